@@ -1,0 +1,153 @@
+"""Who may come in: an exact count of connections, in all and by address, and of handshakes.
+
+Pure bookkeeping, on the event loop's thread alone. The connection takes a slot before its 101 is
+sent and gives it back when both its transport is closed and its utterance's memory is free.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Protocol
+
+from speech_gateway.handshake import Refusal
+
+Networks = tuple[IPv4Network | IPv6Network, ...]
+
+
+class Slot:
+    """One admitted connection. It is free once everything that holds it has let go."""
+
+    def __init__(self, admission: Admission, address: str) -> None:
+        self._admission = admission
+        self.address = address
+        self._holders = 1  # the transport
+
+    @property
+    def free(self) -> bool:
+        """Whether the slot has been given back."""
+        return self._holders == 0
+
+    def hold(self) -> None:
+        """Keep the slot for one more reason; each `hold` owes a `release`."""
+        self._holders += 1
+
+    def release(self) -> None:
+        """Let go of the slot; the last one gives it back."""
+        self._holders -= 1
+        if self._holders == 0:
+            self._admission._give_back(self)  # noqa: SLF001 - the two are one piece
+
+
+@dataclass
+class Admission:
+    """Counts live connections against `limit` and `limit_per_address`; never over either."""
+
+    limit: int
+    limit_per_address: int
+    draining: bool = False
+    live: int = 0
+    on_release: Callable[[], None] = lambda: None
+    """Called each time a slot is given back."""
+    _by_address: Counter[str] = field(default_factory=Counter)
+
+    def admit(self, address: str, *, ready: bool) -> Slot | Refusal:
+        """Take a slot for `address`, or say why not.
+
+        Args:
+            address: the client's, as `client_address` finds it.
+            ready: whether the gateway can store audio.
+        """
+        if self.draining:
+            return Refusal.DRAINING
+        if not ready:
+            return Refusal.NOT_READY
+        if self.live >= self.limit:
+            return Refusal.AT_CAPACITY
+        if self._by_address[address] >= self.limit_per_address:
+            return Refusal.TOO_MANY_FROM_ADDRESS
+        self.live += 1
+        self._by_address[address] += 1
+        return Slot(self, address)
+
+    def _give_back(self, slot: Slot) -> None:
+        self.live -= 1
+        self._by_address[slot.address] -= 1
+        if not self._by_address[slot.address]:
+            del self._by_address[slot.address]  # so that the counter does not grow with the world
+        self.on_release()
+
+
+class Abortable(Protocol):
+    """A connection whose handshake may be cut short."""
+
+    def abort(self) -> None:
+        """Close the transport at once."""
+
+
+class UnfinishedHandshakes:
+    """Bounds the handshakes that have not finished: over `limit`, the oldest is aborted."""
+
+    def __init__(self, limit: int = 100) -> None:
+        self._limit = limit
+        self._waiting: dict[Abortable, None] = {}  # in order of arrival
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def begin(self, connection: Abortable) -> None:
+        """Take note of a new connection."""
+        self._waiting[connection] = None
+        if len(self._waiting) > self._limit:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.abort()
+
+    def abort_all(self) -> None:
+        """Abort every handshake that has not finished."""
+        while self._waiting:
+            self._waiting.popitem()[0].abort()
+
+    def end(self, connection: Abortable) -> None:
+        """Take note that a handshake has finished or failed; twice does no harm."""
+        self._waiting.pop(connection, None)
+
+
+def client_address(peer: str, forwarded_for: Sequence[str], trusted: Networks) -> str:
+    """Return the address to count a client by.
+
+    Goes through X-Forwarded-For from its end, where the nearest proxy wrote, and stops at the
+    first address that is not a trusted proxy's own. Without trusted proxies the header is ignored,
+    because anybody can write it. An entry that is no address ends the search: what stands before
+    it is hearsay.
+
+    Args:
+        peer: the address of the TCP connection.
+        forwarded_for: all values of the X-Forwarded-For header, in order.
+        trusted: the proxies' networks (`TRUSTED_PROXIES`).
+    """
+    address = _parse(peer)
+    if address is None:
+        return peer
+    hops = [hop.strip() for value in forwarded_for for hop in value.split(",")]
+    while hops and _is_trusted(address, trusted):
+        hop = _parse(hops.pop())
+        if hop is None:
+            break
+        address = hop
+    return str(address)
+
+
+def _parse(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    # ::ffff:10.0.0.1 and 10.0.0.1 are one client to a socket that listens on both.
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_trusted(address: IPv4Address | IPv6Address, trusted: Networks) -> bool:
+    return any(address.version == network.version and address in network for network in trusted)

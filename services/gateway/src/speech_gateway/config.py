@@ -1,0 +1,129 @@
+"""The gateway's settings: what all services read, and its own. Built once, in `__main__`."""
+
+from ipaddress import ip_network
+from typing import Annotated, Literal
+
+from pydantic import Field
+from speech_lib.config import ServiceSettings
+from speech_lib.setting_types import (
+    Count,
+    Host,
+    Port,
+    Reads,
+    Seconds,
+    Unreadable,
+    choice,
+    comma_separated,
+    whole,
+)
+
+from speech_gateway import wav
+from speech_gateway.admission import Networks
+from speech_gateway.handshake import NO_ORIGIN
+from speech_gateway.messages import Limits
+
+MAX_WAV_BYTES = 1_572_864
+MAX_CHUNK_BYTES = 65_536
+MAX_RATE = 100_000
+
+BufferLimitAction = Literal["reject", "publish"]
+
+
+def _networks(text: str) -> Networks:
+    try:
+        return tuple(ip_network(item) for item in comma_separated(text))
+    except ValueError:
+        raise Unreadable from None
+
+
+def _origins(text: str) -> frozenset[str]:
+    origins = comma_separated(text)
+    if not all(_is_origin(origin) for origin in origins):
+        raise Unreadable
+    return frozenset(origins)
+
+
+def _is_origin(text: str) -> bool:
+    """Tell whether a browser could send this as an Origin (RFC 6454 section 6.2)."""
+    if text in {NO_ORIGIN, "null"}:
+        return True
+    scheme, separator, host = text.partition("://")
+    printable = text.isascii() and text.isprintable() and " " not in text
+    return bool(scheme and separator and host) and printable and not set(host) & set("/?#@*")
+
+
+TrustedProxies = Annotated[
+    Networks, Reads("IP addresses or networks such as 10.0.0.0/8, separated by commas", _networks)
+]
+OriginAllowlist = Annotated[
+    frozenset[str],
+    Reads("origins such as https://app.example, null or none, separated by commas", _origins),
+]
+
+
+class GatewaySettings(ServiceSettings):
+    """Everything that the gateway can be told from outside."""
+
+    host: Host = Field("127.0.0.1", alias="HOST")
+    """Address on which clients are listened to."""
+
+    port: Port = Field(8000, alias="PORT")
+    """The port of `/ws/audio`."""
+
+    max_connections: Count = Field(10, alias="MAX_CONNECTIONS")
+    """Live clients at once."""
+
+    max_connections_per_address: Count = Field(10, alias="MAX_CONNECTIONS_PER_ADDRESS")
+    """Live clients at once from one address."""
+
+    trusted_proxies: TrustedProxies = Field((), alias="TRUSTED_PROXIES")
+    """Whose X-Forwarded-For is believed; empty: nobody's."""
+
+    max_buffer_bytes: Annotated[int, whole(wav.HEADER_BYTES + wav.SAMPLE_BYTES, MAX_WAV_BYTES)] = (
+        Field(MAX_WAV_BYTES, alias="MAX_BUFFER_BYTES")
+    )
+    """The largest utterance, as a WAV file, in bytes."""
+
+    max_chunk_bytes: Annotated[int, whole(1, MAX_CHUNK_BYTES)] = Field(
+        MAX_CHUNK_BYTES, alias="MAX_CHUNK_BYTES"
+    )
+    """The largest message, in bytes."""
+
+    max_messages_per_second: Annotated[int, whole(1, MAX_RATE)] = Field(
+        200, alias="MAX_MESSAGES_PER_SECOND"
+    )
+    """Binary messages that are read at once, and after that in each second."""
+
+    idle_timeout_seconds: Seconds = Field(10.0, alias="IDLE_TIMEOUT_SECONDS")
+    """Time without audio after which an utterance ends."""
+
+    max_session_seconds: Seconds = Field(60.0, alias="MAX_SESSION_SECONDS")
+    """Time since the handshake after which an utterance ends."""
+
+    handshake_timeout_seconds: Seconds = Field(5.0, alias="HANDSHAKE_TIMEOUT_SECONDS")
+    """Time for a whole opening handshake."""
+
+    delivery_timeout_seconds: Seconds = Field(10.0, alias="DELIVERY_TIMEOUT_SECONDS")
+    """Time within which the broker must have stored an utterance."""
+
+    drain_seconds: Seconds = Field(20.0, alias="DRAIN_SECONDS")
+    """Time that clients get to end when the gateway is stopped."""
+
+    buffer_limit_action: Annotated[BufferLimitAction, choice(BufferLimitAction)] = Field(
+        "reject", alias="BUFFER_LIMIT_ACTION"
+    )
+    """What becomes of too long an utterance: rejected, or published as far as it fits."""
+
+    origin_allowlist: OriginAllowlist = Field(frozenset(), alias="ORIGIN_ALLOWLIST")
+    """Whose pages may connect, exactly; empty: everyone's. `none` lets in what has no origin."""
+
+    def limits(self) -> Limits:
+        """Return what one session may do."""
+        room = self.max_buffer_bytes - wav.HEADER_BYTES
+        return Limits(
+            max_chunk_bytes=self.max_chunk_bytes,
+            max_audio_bytes=room - room % wav.SAMPLE_BYTES,
+            max_messages_per_second=self.max_messages_per_second,
+            idle_timeout_seconds=self.idle_timeout_seconds,
+            max_session_seconds=self.max_session_seconds,
+        )

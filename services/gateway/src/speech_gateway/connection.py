@@ -1,0 +1,191 @@
+"""One WebSocket connection: `websockets`' own, made fair and quick to tell how it ended.
+
+The only place that leans on the insides of `websockets` (`recv_messages`, `process_event`,
+`data_received`); `tests/test_connection.py` pins each. What it adds to the library's connection:
+
+* it reads 16 KiB at a time, so that a client that floods tiny frames (43,000 fit into asyncio's
+  own 256 KiB) cannot hold the loop for long;
+* control frames and empty messages have a budget, which the library answers unseen otherwise;
+* a client that does not read is aborted, instead of piling up pongs in memory;
+* `receive` says at once how a stream ended, in stream order, also while the client puts off the
+  closing of its TCP connection (the library's `recv` waits for that);
+* it gives back its slot when the transport is closed, also where no handler ever ran.
+
+Built by the server through `create_connection=`; read by `conversation.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import PayloadTooBig, TooManyFragments
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import Event, State
+
+from speech_gateway.admission import Slot, UnfinishedHandshakes
+from speech_gateway.errors import Ending, GatewayError
+from speech_gateway.handshake import Wanted
+from speech_gateway.rates import TokenBucket
+
+READ_BYTES = 16_384
+WRITE_LIMIT_BYTES = 65_536
+CLOSE_TIMEOUT_SECONDS = 2.0
+MAX_QUEUED_FRAMES = 4
+"""Bounds what a stalled connection holds: four frames of at most 64 KiB, and one read."""
+
+_ABORT_AFTER_SECONDS = 0.25
+"""Time for the last words to a client that is cut, before its transport is aborted."""
+
+_BUDGET_BURST = 40
+_BUDGET_PER_SECOND = 20
+
+
+class StreamEnded(GatewayError):  # noqa: N818 - an ending is not always an error
+    """No more messages will come; `ending` says why: gone, failed, or cut."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending.value.code)
+        self.ending = ending
+
+
+class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
+    """A server connection with budgets, bounds and a slot; see the module."""
+
+    slot: Slot | None = None
+    """Held by the transport from just before the 101 until the connection is lost."""
+
+    wanted: Wanted
+    """What the handshake asked for, once it was judged acceptable."""
+
+    def __init__(self, *args: Any, handshakes: UnfinishedHandshakes, **kwargs: Any) -> None:  # noqa: ANN401 - the library's own arguments
+        super().__init__(*args, **kwargs)
+        self._handshakes = handshakes
+        self._budget = TokenBucket(_BUDGET_BURST, _BUDGET_PER_SECOND, self.loop.time())
+        self._chunk = bytearray()
+        self._ending: Ending | None = None
+        self.on_stream_ended: asyncio.Event = asyncio.Event()
+        """Set when the stream has ended, although messages may still wait to be received."""
+
+    # What the conversation calls
+
+    async def receive(self) -> str | bytes:
+        """Return the next message.
+
+        Safe to cancel: no message is lost.
+
+        Raises:
+            StreamEnded: when everything that came before the end has been returned.
+        """
+        try:
+            return await self.recv_messages.get()
+        except EOFError:
+            pass
+        except UnicodeDecodeError:
+            self._fail(CloseCode.INVALID_DATA, "invalid UTF-8")
+        except TooManyFragments:
+            self._fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
+        raise StreamEnded(self._ending or Ending.DISCONNECT)
+
+    async def cut(self, code: int, reason: str) -> None:
+        """Close without waiting for the client's consent, after a moment for the last words."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ABORT_AFTER_SECONDS):
+                await self.close(code, reason)
+        self.transport.abort()
+
+    def abort(self) -> None:
+        """Close the transport at once."""
+        self.transport.abort()
+
+    def handshake_finished(self) -> None:
+        """Stop counting among the unfinished handshakes."""
+        self._handshakes.end(self)
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the handshake."""
+        super().connection_made(transport)
+        self._handshakes.begin(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything that the transport held."""
+        super().connection_lost(exc)
+        self._handshakes.end(self)
+        self.on_stream_ended.set()
+        if self.slot is not None:
+            self.slot.release()
+
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
+        """Offer room for one small read."""
+        self._chunk = bytearray(READ_BYTES)
+        return self._chunk
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what one read brought."""
+        chunk, self._chunk = self._chunk, bytearray()
+        del chunk[nbytes:]
+        self.data_received(chunk)
+
+    def data_received(self, data: bytes | bytearray) -> None:
+        """Parse what arrived, unless the stream has ended; notice at once if it ends now."""
+        if self._ending is Ending.RATE_LIMITED:
+            return  # a flooder's further frames are not even looked at
+        super().data_received(bytes(data))
+        if self._ending is None and self.protocol.state is not State.CONNECTING:
+            self._notice_end()
+
+    def process_event(self, event: Event) -> None:
+        """Pass on one frame, if its budget allows."""
+        if self._ending is not None:
+            return  # sent after the end, in the same read
+        if self._counts(event) and not self._budget.take(self.loop.time()):
+            self._end_stream(Ending.RATE_LIMITED)
+            return
+        super().process_event(event)
+
+    def pause_writing(self) -> None:
+        """Abort a client that lets more than `WRITE_LIMIT_BYTES` wait."""
+        super().pause_writing()
+        self.transport.abort()
+
+    # Inside
+
+    @staticmethod
+    def _counts(frame: Event) -> bool:
+        """Tell whether this is a control frame, or an empty one, and so on the budget.
+
+        An empty final fragment is not: some honest clients end every fragmented message so.
+        """
+        if not isinstance(frame, Frame):
+            return False
+        if frame.opcode in {Opcode.PING, Opcode.PONG}:
+            return True
+        ends_fragments = frame.opcode is Opcode.CONT and frame.fin
+        return not frame.data and not ends_fragments and frame.opcode is not Opcode.CLOSE
+
+    def _notice_end(self) -> None:
+        failure = self.protocol.parser_exc
+        if isinstance(failure, PayloadTooBig):
+            self._end_stream(Ending.CHUNK_TOO_LARGE)
+        elif failure is not None:
+            self._end_stream(Ending.PROTOCOL_ERROR)
+        elif self.protocol.close_rcvd is not None:
+            self._end_stream(Ending.DISCONNECT)
+
+    def _fail(self, code: CloseCode, reason: str) -> None:
+        """Fail the connection (RFC 6455 section 7.1.7) for what only whole messages show."""
+        if self.protocol.state is State.OPEN:
+            self.protocol.fail(code, reason)
+            self.send_data()
+        self._end_stream(Ending.PROTOCOL_ERROR)
+
+    def _end_stream(self, ending: Ending) -> None:
+        self._ending = ending
+        self.recv_messages.close()
+        self.on_stream_ended.set()
+        if ending is not Ending.RATE_LIMITED:  # that one has a message to be sent first
+            self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)

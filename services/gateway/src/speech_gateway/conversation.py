@@ -1,0 +1,214 @@
+"""Lead one client through one session: feed the session what happens, do what it owes.
+
+A thin shell around `session.py`, started by the server for each admitted connection. A reader
+task passes on messages, one timer passes on the session's deadline, the server passes on the
+drain; `run` performs the actions in their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from speech_lib.tracing import TraceContext
+from websockets.exceptions import ConnectionClosed
+
+from speech_gateway.connection import GatewayConnection, StreamEnded
+from speech_gateway.errors import Ending, Failure, NotStored
+from speech_gateway.session import (
+    Action,
+    Actions,
+    Close,
+    Publish,
+    Receipt,
+    Reply,
+    Session,
+    State,
+    Utterance,
+)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an utterance carries from its handshake to its record.
+
+    Attributes:
+        correlation_id: the server's own, a UUID4.
+        trace: the client's W3C trace context continued, or a new one.
+        language_hint: a BCP 47 tag, where the client gave one.
+        epoch: what to add to the session's clock for seconds since the epoch.
+    """
+
+    correlation_id: str
+    trace: TraceContext
+    language_hint: str | None
+    epoch: float
+
+
+class Store(Protocol):
+    """What stores utterances: `publisher.Publisher` on Kafka, a double in tests."""
+
+    def publish(self, context: Context, utterance: Utterance) -> Awaitable[Receipt]:
+        """Store `utterance`; the result may be awaited without keeping the utterance alive.
+
+        Raises:
+            NotStored: when awaited.
+        """
+
+
+class Conversation:
+    """One client's session over one connection."""
+
+    def __init__(
+        self, connection: GatewayConnection, session: Session, context: Context, store: Store
+    ) -> None:
+        self.session = session
+        self.ack_seconds: float | None = None
+        """From the end of the utterance to the broker's answer."""
+        self._connection = connection
+        self._context = context
+        self._store = store
+        self._loop = asyncio.get_running_loop()
+        self._actions: asyncio.Queue[Action | None] = asyncio.Queue()
+        self._timer: asyncio.TimerHandle | None = None
+        self._owe(session.start())
+
+    async def run(self) -> None:
+        """Lead the session to its end; returns when its last action has been performed."""
+        self._set_timer()
+        reader = asyncio.create_task(self._read())
+        try:
+            # Passed on unnamed: a name here would keep an utterance's bytes until it is stored.
+            while await self._perform(await self._actions.get()):
+                pass
+        finally:
+            self._stop_timer()
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reader
+
+    def drain(self, deadline: float) -> None:
+        """Tell the session that the gateway stops at `deadline`, on the loop's clock."""
+        self._owe(self.session.drain(self._loop.time(), deadline))
+        self._set_timer()
+
+    # What happens
+
+    async def _read(self) -> None:
+        try:
+            await self._read_until_end()
+        except StreamEnded as end:
+            now = self._loop.time()
+            gone = end.ending is Ending.DISCONNECT
+            self._owe(self.session.disconnect(now) if gone else self.session.fail(end.ending, now))
+        except Exception:
+            log.exception("reading failed", correlation_id=self._context.correlation_id)
+            self._owe(self.session.fail(Ending.INTERNAL_ERROR, self._loop.time()))
+
+    async def _read_until_end(self) -> None:
+        session, receive, clock = self.session, self._connection.receive, self._loop.time
+        while True:
+            message = await receive()
+            now = clock()
+            if isinstance(message, str):
+                self._owe(session.receive_text(message, now))
+            else:
+                self._owe(session.receive_audio(message, now))
+            if session.read_at > now:
+                await self._pause_until(session.read_at)
+
+    async def _pause_until(self, at: float) -> None:
+        """Wait until `at`, or until the stream has ended: then what is left is read at once."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(at):
+                await self._connection.on_stream_ended.wait()
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._connection.on_stream_ended.is_set():
+            return  # how it ended is known, and comes when the reader has caught up
+        self._owe(self.session.tick(self._loop.time()))
+        self._set_timer()
+
+    # What is owed
+
+    def _owe(self, actions: Actions) -> None:
+        for action in actions:
+            self._actions.put_nowait(action)
+        if self.session.state is State.ENDED:
+            self._actions.put_nowait(None)
+
+    def _set_timer(self) -> None:
+        """Have the session woken at its deadline.
+
+        Audio only ever moves the deadline on, so a timer that is set stays: when it fires it is
+        set anew. That costs nothing a message.
+        """
+        deadline = self.session.deadline
+        if deadline is None:
+            self._stop_timer()
+        elif self._timer is None or deadline < self._timer.when():
+            self._stop_timer()
+            self._timer = self._loop.call_at(deadline, self._on_timer)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _perform(self, action: Action | None) -> bool:
+        """Perform one action; False after the last."""
+        match action:
+            case Reply(message):
+                await self._send(message.to_json())
+            case Publish(utterance):
+                pending = self._publish(utterance)
+                del action, utterance  # only the producer holds the audio while it is on its way
+                self._owe(await self._answer(pending))
+            case Close(code, reason, abort=True):
+                await self._connection.cut(code, reason)
+            case Close(code, reason):
+                await self._connection.close(code, reason)
+            case None:
+                return False
+        return True
+
+    async def _send(self, text: str) -> None:
+        with contextlib.suppress(ConnectionClosed):  # gone: its end comes through the reader
+            await self._connection.send(text)
+
+    def _publish(self, utterance: Utterance) -> Awaitable[Receipt] | None:
+        """Hand the audio over; None for a defect, after which it is surely not stored."""
+        try:
+            return self._store.publish(self._context, utterance)
+        except Exception:
+            log.exception("publishing failed", correlation_id=self._context.correlation_id)
+            return None
+
+    async def _answer(self, pending: Awaitable[Receipt] | None) -> Actions:
+        if pending is None:
+            return self.session.not_stored(Failure.INTERNAL_ERROR, "no")
+        began = time.perf_counter()
+        try:
+            return self.session.stored(await pending)
+        except NotStored as error:
+            log.warning(
+                "not stored",
+                correlation_id=self._context.correlation_id,
+                code=error.failure.value.code,
+                stored=error.stored,
+                reason=error.reason,
+            )
+            return self.session.not_stored(error.failure, error.stored)
+        except Exception:
+            log.exception("storing failed", correlation_id=self._context.correlation_id)
+            return self.session.not_stored(Failure.INTERNAL_ERROR, "unknown")
+        finally:
+            self.ack_seconds = time.perf_counter() - began

@@ -1,0 +1,94 @@
+"""Every way an utterance can end, in one table, and the error base of the package.
+
+Pure data: the session decides by it, the messages are written from it, the documents repeat it
+(`docs/protocol.md`, "How an utterance ends").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+Stored = Literal["no", "unknown"]
+
+
+class GatewayError(Exception):
+    """Base of the package's own errors."""
+
+
+class InvalidMessage(GatewayError):  # noqa: N818 - a verdict on the client, in the protocol's words
+    """A text message that the protocol does not know; its text is for the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What follows from one way to end.
+
+    Attributes:
+        code: name on the wire: `ended_by`, the error's `code`, and the reason of the close frame.
+        close_code: RFC 6455 section 7.4.
+        keeps_audio: whether the audio received so far is published.
+        retryable: whether the same audio may be sent again with hope.
+        message: one sentence for a person.
+    """
+
+    code: str
+    close_code: int
+    keeps_audio: bool
+    retryable: bool
+    message: str
+
+
+class Ending(Enum):
+    """How the receiving of an utterance ended. The first ending wins."""
+
+    DONE = Rule("done", 1000, True, False, "the client ended the utterance")
+    DISCONNECT = Rule("disconnect", 1000, True, False, "the connection closed or broke")
+    IDLE_TIMEOUT = Rule("idle_timeout", 1001, True, True, "no audio arrived in time")
+    SESSION_EXPIRED = Rule("session_expired", 1008, True, True, "the session lasted too long")
+    SHUTTING_DOWN = Rule("shutting_down", 1001, True, True, "the gateway is stopping")
+    AUDIO_TOO_LONG = Rule(
+        "audio_too_long", 1009, False, False, "the utterance is longer than the gateway takes"
+    )
+    AUDIO_FILLED = Rule(
+        "audio_too_long", 1009, True, False, "the utterance was cut at the gateway's limit"
+    )
+    CHUNK_TOO_LARGE = Rule("chunk_too_large", 1009, False, False, "a message was too large")
+    PROTOCOL_ERROR = Rule("protocol_error", 1002, False, False, "RFC 6455 was not kept")
+    RATE_LIMITED = Rule(
+        "rate_limited", 1008, False, False, "too many control frames or empty messages"
+    )
+    INVALID_MESSAGE = Rule("invalid_message", 1003, False, False, "the text message is not known")
+    UNSUPPORTED_AUDIO = Rule(
+        "unsupported_audio",
+        1003,
+        False,
+        False,
+        "expected headerless PCM16 little-endian, 16 kHz, mono, in whole samples",
+    )
+    EMPTY_AUDIO = Rule("empty_audio", 1008, False, False, "the utterance holds no audio")
+    INTERNAL_ERROR = Rule("internal_error", 1011, False, False, "internal error")
+
+
+class Failure(Enum):
+    """Why audio that was to be published is not known to be stored."""
+
+    BROKER_UNAVAILABLE = Rule(
+        "broker_unavailable", 1013, False, True, "the audio could not be stored in time"
+    )
+    REJECTED_BY_BROKER = Rule(
+        "rejected_by_broker", 1011, False, False, "the broker refuses this audio for good"
+    )
+    INTERNAL_ERROR = Rule("internal_error", 1011, False, False, "internal error")
+
+
+class NotStored(GatewayError):  # noqa: N818 - an outcome, not a defect
+    """Audio was not stored, or is not known to be; raised by whatever stores utterances."""
+
+    def __init__(self, failure: Failure, stored: Stored, reason: str = "") -> None:
+        """Say what failed; `reason` is a short code for the operator, never for the client."""
+        super().__init__(failure.value.code)
+        self.failure = failure
+        self.stored: Stored = stored
+        self.reason = reason

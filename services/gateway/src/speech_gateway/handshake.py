@@ -1,0 +1,184 @@
+"""Judge a request before the upgrade: the refusals of `speech-ingress.v1`, in their order.
+
+Pure: called by the server with a request's parts, answers with what the client asked for or with
+a `Refusal`. What needs to know the gateway's state (draining, readiness, capacity) is in
+`admission.py`; what the library refuses by itself (a bad key, HTTP/1.0) never comes here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from http import HTTPStatus
+from typing import Protocol
+from urllib.parse import parse_qs, urlsplit
+
+import langcodes.tag_parser
+
+PATH = "/ws/audio"
+NO_ORIGIN = "none"
+"""In the allowlist: requests without an Origin header are let in too."""
+
+_MAX_LANGUAGE_CHARACTERS = 35  # RFC 5646 section 4.4.1
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The HTTP answer of a refusal.
+
+    Attributes:
+        status: the status, whose phrase is the standard one.
+        code: the machine's name of the refusal, also a metric label.
+        message: one sentence for a person.
+        headers: headers of this answer alone.
+    """
+
+    status: HTTPStatus
+    code: str
+    message: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def body(self) -> bytes:
+        """Return the JSON body."""
+        return json.dumps({"code": self.code, "message": self.message}).encode()
+
+
+_RETRY_AFTER = (("Retry-After", "1"),)
+
+
+class Refusal(Enum):
+    """Every refusal before the upgrade, in the order in which they are decided."""
+
+    NOT_FOUND = Answer(HTTPStatus.NOT_FOUND, "not_found", f"the only path is {PATH}")
+    METHOD_NOT_ALLOWED = Answer(
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "the only method is GET",
+        (("Allow", "GET"),),
+    )
+    UPGRADE_REQUIRED = Answer(
+        HTTPStatus.UPGRADE_REQUIRED,
+        "upgrade_required",
+        "this is a WebSocket: connect with a WebSocket client",
+        (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")),
+    )
+    INVALID_LANGUAGE = Answer(
+        HTTPStatus.BAD_REQUEST,
+        "invalid_language",
+        "language must be given at most once, as a BCP 47 tag such as en-US",
+    )
+    ORIGIN_NOT_ALLOWED = Answer(
+        HTTPStatus.FORBIDDEN, "origin_not_allowed", "pages of this origin may not connect"
+    )
+    DRAINING = Answer(
+        HTTPStatus.SERVICE_UNAVAILABLE, "draining", "the gateway is stopping", _RETRY_AFTER
+    )
+    NOT_READY = Answer(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "not_ready",
+        "the gateway cannot store audio at the moment",
+        _RETRY_AFTER,
+    )
+    AT_CAPACITY = Answer(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "at_capacity",
+        "the gateway serves as many clients as it can",
+        _RETRY_AFTER,
+    )
+    TOO_MANY_FROM_ADDRESS = Answer(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "too_many_connections_from_address",
+        "this address has as many connections as it may have",
+        _RETRY_AFTER,
+    )
+
+
+class HeaderFields(Protocol):
+    """What is asked of a request's headers; a doubled header has several values."""
+
+    def get_all(self, key: str, /) -> Sequence[str]:
+        """Return all values of the header `key`, in order, none if it is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A handshake as far as it is judged. `target` is the request target, query included."""
+
+    method: str
+    target: str
+    headers: HeaderFields
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an acceptable handshake asks for."""
+
+    language_hint: str | None
+
+
+def judge(request: Request, origin_allowlist: frozenset[str]) -> Wanted | Refusal:
+    """Return what the client wants, or the first reason to refuse it.
+
+    An empty allowlist lets every origin in.
+    """
+    url = _split(request.target)
+    if url is None or url[0] != PATH:
+        return Refusal.NOT_FOUND
+    if request.method != "GET":
+        return Refusal.METHOD_NOT_ALLOWED
+    if not _asks_for_upgrade(request.headers):
+        return Refusal.UPGRADE_REQUIRED
+    languages = parse_qs(url[1], keep_blank_values=True).get("language", [])
+    if len(languages) > 1 or not all(map(is_language_tag, languages)):
+        return Refusal.INVALID_LANGUAGE
+    if not allows_origin(request.headers.get_all("Origin"), origin_allowlist):
+        return Refusal.ORIGIN_NOT_ALLOWED
+    return Wanted(language_hint=languages[0] if languages else None)
+
+
+def is_language_tag(text: str) -> bool:
+    """Tell whether `text` is a well-formed BCP 47 tag (RFC 5646 section 2.1)."""
+    if len(text) > _MAX_LANGUAGE_CHARACTERS or not _LANGUAGE.fullmatch(text):
+        return False
+    try:
+        langcodes.tag_parser.parse_tag(text)  # type: ignore[no-untyped-call]
+    except langcodes.tag_parser.LanguageTagError:
+        return False
+    return True
+
+
+def allows_origin(origins: Sequence[str], allowlist: frozenset[str]) -> bool:
+    """Tell whether a request with these Origin headers may connect.
+
+    The match is exact, as browsers serialise an origin (RFC 6454 section 6.2): scheme and host in
+    lower case, the port only where it is not the scheme's own, no path. `null` must be listed
+    like any other. A doubled header is never let in.
+    """
+    if not allowlist:
+        return True
+    if not origins:
+        return NO_ORIGIN in allowlist
+    # "none" stands for a missing header; a client that sends the word itself is not meant by it.
+    return len(origins) == 1 and origins[0] in allowlist - {NO_ORIGIN}
+
+
+def _split(target: str) -> tuple[str, str] | None:
+    try:
+        url = urlsplit(target)
+    except ValueError:  # a target such as //[
+        return None
+    return (url.path, url.query) if not url.netloc and not url.scheme else None
+
+
+def _asks_for_upgrade(headers: HeaderFields) -> bool:
+    return "upgrade" in _tokens(headers, "Connection") and "websocket" in _tokens(
+        headers, "Upgrade"
+    )
+
+
+def _tokens(headers: HeaderFields, name: str) -> set[str]:
+    return {token.strip().lower() for value in headers.get_all(name) for token in value.split(",")}

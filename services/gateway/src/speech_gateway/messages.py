@@ -1,0 +1,147 @@
+"""The JSON text messages of `speech-ingress.v1`, both ways. Used by the session.
+
+Each server message is a frozen dataclass that knows its own JSON; the client's one message is
+parsed as JSON, never compared as a string.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, NoReturn
+
+from speech_gateway import wav
+from speech_gateway.errors import InvalidMessage, Stored
+
+SUBPROTOCOL = "speech-ingress.v1"
+MAX_TEXT_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one session may do; told to the client in the greeting.
+
+    Sizes are of PCM in bytes, durations in seconds.
+    """
+
+    max_chunk_bytes: int
+    max_audio_bytes: int
+    max_messages_per_second: int
+    idle_timeout_seconds: float
+    max_session_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The greeting: the first message, at once."""
+
+    correlation_id: str
+    limits: Limits
+    status: str = field(default="connected", init=False)
+
+    def to_json(self) -> str:
+        """Return the message as sent."""
+        audio = {
+            "encoding": "pcm_s16le",
+            "sample_rate_hz": wav.SAMPLE_RATE_HZ,
+            "channels": wav.CHANNELS,
+        }
+        return _dump(
+            {
+                "status": self.status,
+                "correlation_id": self.correlation_id,
+                "protocol": SUBPROTOCOL,
+                "audio": audio,
+                "limits": asdict(self.limits),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The gateway is stopping: the client has `deadline_ms` from now to end its utterance."""
+
+    correlation_id: str
+    deadline_ms: int
+    status: str = field(default="draining", init=False)
+
+    def to_json(self) -> str:
+        """Return the message as sent."""
+        return _dump(_status_first(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The receipt: the broker reported the record as stored at this partition and offset.
+
+    `audio_bytes`, `duration_ms` and `sha256` (hex) are of the PCM, without the WAV header.
+    """
+
+    correlation_id: str
+    event_id: str
+    topic: str
+    partition: int
+    offset: int
+    audio_bytes: int
+    duration_ms: int
+    sha256: str
+    ended_by: str
+    status: str = field(default="accepted", init=False)
+
+    def to_json(self) -> str:
+        """Return the message as sent."""
+        return _dump(_status_first(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The utterance was not stored, or is not known to be; `limit` where one was passed."""
+
+    correlation_id: str
+    code: str
+    message: str
+    retryable: bool
+    stored: Stored
+    limit: int | None = None
+    observed: int | None = None
+    status: str = field(default="error", init=False)
+
+    def to_json(self) -> str:
+        """Return the message as sent, without `limit` and `observed` where there are none."""
+        return _dump({k: v for k, v in _status_first(self).items() if v is not None})
+
+
+ServerMessage = Connected | Draining | Accepted | Failed
+
+
+def check_client_message(text: str) -> None:
+    """Return if `text` is `{"event": "done"}`, the only message a client can send.
+
+    Unknown keys are ignored.
+
+    Raises:
+        InvalidMessage: if it is anything else; says what was expected.
+    """
+    # A character is at least a byte: the cheap test comes first.
+    if len(text) > MAX_TEXT_BYTES or len(text.encode()) > MAX_TEXT_BYTES:
+        raise InvalidMessage(f"a text message holds at most {MAX_TEXT_BYTES} bytes")
+    try:
+        message = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):  # too many digits are a ValueError, too deep is the other
+        raise InvalidMessage("a text message must be JSON") from None
+    if not isinstance(message, dict):
+        raise InvalidMessage("a text message must be a JSON object")
+    if message.get("event") != "done":
+        raise InvalidMessage('the only event that a client sends is {"event": "done"}')
+
+
+def _refuse_constant(_name: str) -> NoReturn:
+    raise ValueError  # NaN and Infinity are Python's, not JSON's
+
+
+def _status_first(message: Draining | Accepted | Failed) -> dict[str, Any]:
+    return {"status": message.status, **asdict(message)}
+
+
+def _dump(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, separators=(",", ":"))

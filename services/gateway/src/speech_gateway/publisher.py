@@ -1,0 +1,81 @@
+"""Store utterances on Kafka: make the event, encode it, hand it to the producer.
+
+The one place where a session's utterance becomes a record, and where a delivery error becomes an
+answer to a client. Built by `__main__`, called by `conversation.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+from speech_lib import headers
+from speech_lib.errors import DeliveryError
+from speech_lib.events import AudioInput, AudioInputEvent
+from speech_lib.producer import RecordProducer
+from speech_lib.records import Record, Stored
+from speech_lib.registry import EventSerializer
+
+from speech_gateway import wav
+from speech_gateway.conversation import Context
+from speech_gateway.errors import Failure, NotStored
+from speech_gateway.session import Receipt, Utterance
+
+SOURCE_SERVICE = "gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """Stores utterances as `AudioInputEvent`s on one topic."""
+
+    producer: RecordProducer
+    serializer: EventSerializer[AudioInputEvent]
+    topic: str
+
+    def publish(self, context: Context, utterance: Utterance) -> Awaitable[Receipt]:
+        """Encode and hand over `utterance` now; the awaitable holds none of its bytes.
+
+        Raises:
+            NotStored: when awaited.
+        """
+        event = AudioInputEvent.new(
+            correlation_id=context.correlation_id,
+            source_service=SOURCE_SERVICE,
+            payload=AudioInput(
+                audio_bytes=utterance.wav,
+                sample_rate_hz=wav.SAMPLE_RATE_HZ,
+                language_hint=context.language_hint,
+            ),
+        )
+        record = Record(
+            topic=self.topic,
+            key=context.correlation_id.encode(),
+            value=self.serializer.encode(event),
+            headers=self._headers(context, utterance),
+        )
+        return self._receipt(event.event_id, self.producer.send(record))
+
+    def _headers(self, context: Context, utterance: Utterance) -> dict[str, str]:
+        return headers.audio_ingress(
+            correlation_id=context.correlation_id,
+            traceparent=context.trace.header(),
+            event_type=AudioInputEvent.event_type,
+            ended_by=utterance.ended_by,
+            handshake_ms=_milliseconds(context, utterance.handshake_at),
+            first_audio_ms=_milliseconds(context, utterance.first_audio_at),
+            ended_ms=_milliseconds(context, utterance.ended_at),
+        )
+
+    @staticmethod
+    async def _receipt(event_id: str, delivery: Awaitable[Stored]) -> Receipt:
+        try:
+            stored = await delivery
+        except DeliveryError as error:
+            failure = Failure.REJECTED_BY_BROKER if error.permanent else Failure.BROKER_UNAVAILABLE
+            raise NotStored(failure, error.stored, error.reason) from None
+        return Receipt(event_id, stored.topic, stored.partition, stored.offset)
+
+
+def _milliseconds(context: Context, at: float) -> int:
+    """Return a time on the session's clock as milliseconds since the epoch."""
+    return round((context.epoch + at) * 1000)

@@ -1,0 +1,268 @@
+"""The WebSocket server: listen, judge handshakes, lead admitted clients, drain.
+
+Built and run by `__main__`. The rules are elsewhere: `handshake` and `admission` say who comes
+in, `session` what one client may do. This is the only module that starts a `websockets` server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import structlog
+from speech_lib import tracing
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from speech_gateway import handshake, wav
+from speech_gateway.admission import (
+    Admission,
+    Networks,
+    UnfinishedHandshakes,
+    client_address,
+)
+from speech_gateway.connection import (
+    CLOSE_TIMEOUT_SECONDS,
+    MAX_QUEUED_FRAMES,
+    WRITE_LIMIT_BYTES,
+    GatewayConnection,
+)
+from speech_gateway.conversation import Context, Conversation, Store
+from speech_gateway.handshake import Refusal
+from speech_gateway.messages import SUBPROTOCOL, Limits
+from speech_gateway.metrics import Metrics
+from speech_gateway.rates import TokenBucket
+from speech_gateway.session import Session
+
+log = structlog.get_logger()
+
+_SWITCHING_PROTOCOLS = 101
+_REFUSALS_LOGGED_PER_SECOND = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """What the server needs to know; built from the settings in `__main__`.
+
+    Attributes:
+        host: address to listen on.
+        port: port to listen on; 0 takes any free one.
+        limits: what each session may do.
+        fill_at_limit: publish what fits of too long an utterance, instead of rejecting it.
+        origin_allowlist: exact origins; empty lets every one in.
+        trusted_proxies: networks whose X-Forwarded-For is believed.
+        handshake_timeout: seconds for one whole opening handshake.
+    """
+
+    host: str
+    port: int
+    limits: Limits
+    fill_at_limit: bool = False
+    origin_allowlist: frozenset[str] = frozenset()
+    trusted_proxies: Networks = ()
+    handshake_timeout: float = 5.0
+
+
+@dataclass
+class GatewayServer:
+    """Listens, and leads every admitted client through one session."""
+
+    config: ServerConfig
+    store: Store
+    admission: Admission
+    is_ready: Callable[[], bool]
+    metrics: Metrics
+    _handshakes: UnfinishedHandshakes = field(default_factory=UnfinishedHandshakes)
+    _conversations: set[Conversation] = field(default_factory=set)
+    _drain_at: float | None = None
+    _all_gone: asyncio.Event = field(default_factory=asyncio.Event)
+    _refusal_log: TokenBucket = field(
+        default_factory=lambda: TokenBucket(
+            _REFUSALS_LOGGED_PER_SECOND, _REFUSALS_LOGGED_PER_SECOND, time.monotonic()
+        )
+    )
+
+    async def start(self) -> int:
+        """Listen; return the port.
+
+        Raises:
+            OSError: if the address cannot be listened on.
+        """
+        self._server = await serve(
+            self._serve_client,
+            self.config.host,
+            self.config.port,
+            **self._websocket_settings(),
+        )
+        self.admission.on_release = self._note_if_all_gone
+        port: int = next(iter(self._server.sockets)).getsockname()[1]
+        return port
+
+    def drain(self, deadline: float) -> None:
+        """Refuse new clients, and tell those who speak to end by `deadline` (the loop's clock).
+
+        A later call moves the deadline nearer. The listener stays open, so that new clients are
+        told why they are refused.
+        """
+        self.admission.draining = True
+        self._drain_at = deadline if self._drain_at is None else min(deadline, self._drain_at)
+        for conversation in self._conversations:
+            conversation.drain(deadline)
+        self._note_if_all_gone()
+
+    async def close(self) -> None:
+        """Wait until the last session has ended, then stop listening. `drain` comes first."""
+        await self._all_gone.wait()
+        self._handshakes.abort_all()
+        self._server.close(close_connections=False)
+        await self._server.wait_closed()
+
+    def _websocket_settings(self) -> dict[str, Any]:
+        return {
+            "process_request": self._judge,
+            "process_response": self._admit,
+            "select_subprotocol": select_subprotocol,
+            "create_connection": partial(GatewayConnection, handshakes=self._handshakes),
+            "server_header": None,  # versions are nobody's business
+            "compression": None,  # 2.6 to 4.2 times the CPU, and a way to send bombs
+            "open_timeout": self.config.handshake_timeout,
+            "close_timeout": CLOSE_TIMEOUT_SECONDS,
+            "ping_interval": None,  # the idle rule finds dead peers
+            "max_size": self.config.limits.max_chunk_bytes,
+            "max_queue": MAX_QUEUED_FRAMES,
+            "write_limit": WRITE_LIMIT_BYTES,
+        }
+
+    # The handshake
+
+    def _judge(self, connection: GatewayConnection, request: Request) -> Response | None:
+        """Refuse a request that asks for what there is not; the library judges the rest of it."""
+        verdict = handshake.judge(
+            handshake.Request(request.method, request.path, request.headers),
+            self.config.origin_allowlist,
+        )
+        if isinstance(verdict, Refusal):
+            return self._refuse(verdict, request)
+        connection.wanted = verdict
+        return None
+
+    def _admit(
+        self, connection: GatewayConnection, request: Request, response: Response
+    ) -> Response | None:
+        """Take a slot for a handshake that is fine, just before its 101 is sent."""
+        if response.status_code != _SWITCHING_PROTOCOLS:
+            return None
+        address = client_address(
+            str(connection.remote_address[0]) if connection.remote_address else "",
+            request.headers.get_all("X-Forwarded-For"),
+            self.config.trusted_proxies,
+        )
+        slot = self.admission.admit(address, ready=self.is_ready())
+        if isinstance(slot, Refusal):
+            return self._refuse(slot, request)
+        connection.slot = slot
+        connection.handshake_finished()
+        return None
+
+    def _refuse(self, refusal: Refusal, request: Request) -> Response:
+        answer = refusal.value
+        self.metrics.refusals.labels(answer.code).inc()
+        if self._refusal_log.take(time.monotonic()):  # a storm must not fill the log
+            log.info("refused", code=answer.code)
+        body = b"" if request.method == "HEAD" else answer.body()
+        headers = Headers(
+            [
+                ("Connection", "close"),
+                ("Content-Type", "application/json"),
+                ("Content-Length", str(len(body))),
+                *answer.headers,
+            ]
+        )
+        return Response(answer.status.value, answer.status.phrase, headers, body)
+
+    # One client
+
+    async def _serve_client(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, GatewayConnection)  # noqa: S101 - see `create_connection`
+        slot = connection.slot
+        if slot is None or slot.free:
+            return  # lost between its 101 and now
+        slot.hold()
+        try:
+            await self._converse(connection)
+        finally:
+            slot.release()
+
+    async def _converse(self, connection: GatewayConnection) -> None:
+        loop = asyncio.get_running_loop()
+        context = self._context(connection)
+        session = Session(
+            context.correlation_id,
+            self.config.limits,
+            loop.time(),
+            fill_at_limit=self.config.fill_at_limit,
+        )
+        conversation = Conversation(connection, session, context, self.store)
+        self._conversations.add(conversation)
+        self.metrics.sessions_live.inc()
+        if self._drain_at is not None:
+            conversation.drain(self._drain_at)
+        try:
+            await conversation.run()
+        finally:
+            self._conversations.discard(conversation)
+            self.metrics.sessions_live.dec()
+            self._report(conversation)
+
+    def _context(self, connection: GatewayConnection) -> Context:
+        request = connection.request
+        assert request is not None  # noqa: S101 - there is no 101 without one
+        traceparents = request.headers.get_all("traceparent")
+        # W3C Trace Context section 3.3: a doubled header is as good as none.
+        received = tracing.parse(traceparents[0]) if len(traceparents) == 1 else None
+        return Context(
+            correlation_id=str(uuid.uuid4()),
+            trace=received.child() if received else tracing.begin(),
+            language_hint=connection.wanted.language_hint,
+            epoch=time.time() - asyncio.get_running_loop().time(),
+        )
+
+    def _report(self, conversation: Conversation) -> None:
+        """Write the one line about a session, and count it."""
+        session, ack = conversation.session, conversation.ack_seconds
+        ended_by = session.ending.value.code if session.ending else "cancelled"
+        self.metrics.sessions.labels(ended_by, session.outcome).inc()
+        if ack is not None:
+            self.metrics.store_seconds.observe(ack)
+        if session.receipt:
+            self.metrics.audio_bytes.inc(session.audio_bytes)
+        log.info(
+            "session",
+            correlation_id=session.correlation_id,
+            ended_by=ended_by,
+            outcome=session.outcome,
+            audio_bytes=session.audio_bytes,
+            duration_ms=wav.duration_ms(session.audio_bytes),
+            messages=session.messages,
+            partition=session.receipt.partition if session.receipt else None,
+            offset=session.receipt.offset if session.receipt else None,
+            ack_ms=None if ack is None else round(ack * 1000, 1),
+        )
+
+    def _note_if_all_gone(self) -> None:
+        if self.admission.draining and self.admission.live == 0:
+            self._all_gone.set()
+
+
+def select_subprotocol(
+    _connection: GatewayConnection, offered: Sequence[Subprotocol]
+) -> Subprotocol | None:
+    """Pick ours where the client offers it; a client that offers none, or others, is welcome."""
+    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None

@@ -1,0 +1,304 @@
+"""Every rule about one client's stream, as a sans-I/O state machine.
+
+Messages and `now` go in; actions, in the order in which they are owed, and a `deadline` come out.
+Called by the server's shell (`server.py`), which performs the actions; knows neither sockets, nor
+asyncio, nor a clock: `now` is any clock in seconds that does not run backwards.
+
+    LISTENING --ending that keeps audio--> STORING --stored / not_stored--> ENDED
+    LISTENING --any other ending----------------------------------------> ENDED
+
+The first ending wins. Once an utterance has ended, whatever else the client sends is ignored and
+no clock runs: only the broker's answer counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from speech_gateway import wav
+from speech_gateway.errors import Ending, Failure, InvalidMessage, Stored
+from speech_gateway.messages import (
+    Accepted,
+    Connected,
+    Draining,
+    Failed,
+    Limits,
+    ServerMessage,
+    check_client_message,
+)
+from speech_gateway.rates import TokenBucket
+
+_CONTAINER_HEAD_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """What is to be published: a whole WAV file, and when it came about on the session's clock."""
+
+    wav: bytes
+    ended_by: str
+    handshake_at: float
+    first_audio_at: float
+    ended_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Where the broker stored the utterance."""
+
+    event_id: str
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Send this message to the client."""
+
+    message: ServerMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Store this utterance, then call `Session.stored` or `Session.not_stored`."""
+
+    utterance: Utterance
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the connection; with `abort`, without waiting for the client's consent."""
+
+    code: int
+    reason: str
+    abort: bool = False
+
+
+Action = Reply | Publish | Close
+Actions = tuple[Action, ...]
+
+
+class State(Enum):
+    """Where a session stands."""
+
+    LISTENING = auto()
+    STORING = auto()
+    ENDED = auto()
+
+
+class Session:
+    """One utterance of one client, from the handshake to its final message."""
+
+    def __init__(
+        self, correlation_id: str, limits: Limits, now: float, *, fill_at_limit: bool = False
+    ) -> None:
+        """Begin to listen.
+
+        Args:
+            correlation_id: the server's id of this utterance.
+            limits: what this session may do.
+            now: the time of the handshake.
+            fill_at_limit: publish what fits of too long an utterance, instead of rejecting it.
+        """
+        self.correlation_id = correlation_id
+        self.limits = limits
+        self.state = State.LISTENING
+        self.ending: Ending | None = None
+        self.failure: Failure | None = None
+        self.receipt: Receipt | None = None
+        self.audio_bytes = 0
+        self.messages = 0
+        self.read_at = now
+        self._fill_at_limit = fill_at_limit
+        self._buffer = bytearray()
+        self._sha256 = ""
+        self._bucket = TokenBucket(
+            limits.max_messages_per_second, limits.max_messages_per_second, now
+        )
+        self._peer_gone = False
+        self._handshake_at = self._last_audio_at = now
+        self._first_audio_at: float | None = None
+        self._drain_at: float | None = None
+
+    @property
+    def deadline(self) -> float | None:
+        """When `tick` is owed, on the session's clock; None once the utterance has ended."""
+        return min(self._clocks()) if self.state is State.LISTENING else None
+
+    @property
+    def outcome(self) -> str:
+        """What became of the utterance: `accepted`, or the code of what prevented it."""
+        if self.receipt:
+            return "accepted"
+        if self.failure:
+            return self.failure.value.code
+        return self.ending.value.code if self.ending else "unfinished"
+
+    def start(self) -> Actions:
+        """Return the greeting."""
+        return (Reply(Connected(self.correlation_id, self.limits)),)
+
+    def receive_audio(self, data: bytes, now: float) -> Actions:
+        """Take a binary message. The caller owes not to read the next one before `read_at`."""
+        if self.state is not State.LISTENING or not data:
+            return ()  # empty messages are the connection's budget, and do not prolong anything
+        self.messages += 1
+        self._bucket.take(now)
+        self.read_at = now + self._bucket.wait(now)
+        self._last_audio_at = now
+        if self._first_audio_at is None:
+            self._first_audio_at = now
+        had, has = len(self._buffer), len(self._buffer) + len(data)
+        room = self.limits.max_audio_bytes - had
+        self._buffer += data[:room]
+        if had < _CONTAINER_HEAD_BYTES <= has and self._holds_container():
+            return self._end(Ending.UNSUPPORTED_AUDIO, now)
+        if len(data) > room:
+            ending = Ending.AUDIO_FILLED if self._fill_at_limit else Ending.AUDIO_TOO_LONG
+            return self._end(ending, now, limit=self.limits.max_audio_bytes, observed=has)
+        return ()
+
+    def receive_text(self, text: str, now: float) -> Actions:
+        """Take a text message: `done`, or an error."""
+        if self.state is not State.LISTENING:
+            return ()
+        try:
+            check_client_message(text)
+        except InvalidMessage as error:
+            return self._end(Ending.INVALID_MESSAGE, now, message=str(error))
+        return self._end(Ending.DONE, now)
+
+    def disconnect(self, now: float) -> Actions:
+        """Take note that the client has gone; nothing can be said to it any more."""
+        self._peer_gone = True
+        return self._end(Ending.DISCONNECT, now)
+
+    def fail(self, ending: Ending, now: float) -> Actions:
+        """End for a reason that the shell found: a broken connection, a flood, a defect."""
+        if ending in {Ending.CHUNK_TOO_LARGE, Ending.PROTOCOL_ERROR}:
+            self._peer_gone = True  # the library has closed it already, with its own reason
+        return self._end(ending, now)
+
+    def drain(self, now: float, deadline: float) -> Actions:
+        """Tell a client that still speaks to end by `deadline`; a later call moves it nearer."""
+        if self.state is not State.LISTENING:
+            return ()
+        first = self._drain_at is None
+        self._drain_at = deadline if self._drain_at is None else min(deadline, self._drain_at)
+        left = max(0, round((self._drain_at - now) * 1000))
+        return (Reply(Draining(self.correlation_id, left)),) if first else ()
+
+    def tick(self, now: float) -> Actions:
+        """Act on the clock that ran out first; nothing if none has."""
+        if self.state is not State.LISTENING:
+            return ()
+        clocks = self._clocks()
+        at = min(clocks)
+        return self._end(clocks[at], now) if at <= now else ()
+
+    def stored(self, receipt: Receipt) -> Actions:
+        """Take the broker's word that the utterance is stored."""
+        ending = self._finish_storing()
+        self.receipt = receipt
+        accepted = Accepted(
+            correlation_id=self.correlation_id,
+            event_id=receipt.event_id,
+            topic=receipt.topic,
+            partition=receipt.partition,
+            offset=receipt.offset,
+            audio_bytes=self.audio_bytes,
+            duration_ms=wav.duration_ms(self.audio_bytes),
+            sha256=self._sha256,
+            ended_by=ending.value.code,
+        )
+        return self._say(accepted, Close(ending.value.close_code, ending.value.code))
+
+    def not_stored(self, failure: Failure, stored: Stored) -> Actions:
+        """Take note that the utterance is not stored, or not known to be."""
+        self._finish_storing()
+        self.failure = failure
+        rule = failure.value
+        failed = Failed(self.correlation_id, rule.code, rule.message, rule.retryable, stored)
+        return self._say(failed, Close(rule.close_code, rule.code))
+
+    def _clocks(self) -> dict[float, Ending]:
+        # Built from the weakest to the strongest: of two that run out together the last one wins.
+        clocks = {
+            self._last_audio_at + self.limits.idle_timeout_seconds: Ending.IDLE_TIMEOUT,
+            self._handshake_at + self.limits.max_session_seconds: Ending.SESSION_EXPIRED,
+        }
+        if self._drain_at is not None:
+            clocks[self._drain_at] = Ending.SHUTTING_DOWN
+        return clocks
+
+    def _end(
+        self,
+        ending: Ending,
+        now: float,
+        *,
+        message: str | None = None,
+        limit: int | None = None,
+        observed: int | None = None,
+    ) -> Actions:
+        if self.state is not State.LISTENING:
+            return ()
+        self.ending = ending = self._judge(ending)
+        whole = len(self._buffer) - len(self._buffer) % wav.SAMPLE_BYTES
+        if ending.value.keeps_audio and whole:
+            return self._publish(whole, ending, now)
+        self.state = State.ENDED
+        self._buffer.clear()
+        rule = ending.value
+        failed = Failed(
+            self.correlation_id,
+            rule.code,
+            message or rule.message,
+            rule.retryable,
+            "no",
+            limit,
+            observed,
+        )
+        abort = ending is Ending.RATE_LIMITED
+        return self._say(failed, Close(rule.close_code, rule.code, abort=abort))
+
+    def _judge(self, ending: Ending) -> Ending:
+        """Return the ending that the audio deserves: `ending`, unless there is none to keep."""
+        if not ending.value.keeps_audio:
+            return ending
+        if len(self._buffer) < _CONTAINER_HEAD_BYTES and self._holds_container():
+            return Ending.UNSUPPORTED_AUDIO
+        if ending is Ending.DONE and not self._buffer:
+            return Ending.EMPTY_AUDIO
+        if ending is Ending.DONE and len(self._buffer) % wav.SAMPLE_BYTES:
+            return Ending.UNSUPPORTED_AUDIO
+        return ending
+
+    def _publish(self, whole: int, ending: Ending, now: float) -> Actions:
+        self.state = State.STORING
+        del self._buffer[whole:]
+        self.audio_bytes = whole
+        self._sha256 = hashlib.sha256(self._buffer).hexdigest()
+        utterance = Utterance(
+            wav=wav.wrap(self._buffer),
+            ended_by=ending.value.code,
+            handshake_at=self._handshake_at,
+            first_audio_at=now if self._first_audio_at is None else self._first_audio_at,
+            ended_at=now,
+        )
+        self._buffer = bytearray()
+        return (Publish(utterance),)
+
+    def _finish_storing(self) -> Ending:
+        assert self.state is State.STORING, f"nothing is being stored: {self.state}"  # noqa: S101
+        assert self.ending is not None  # noqa: S101 - for the type checker
+        self.state = State.ENDED
+        return self.ending
+
+    def _say(self, message: ServerMessage, close: Close) -> Actions:
+        return () if self._peer_gone else (Reply(message), close)
+
+    def _holds_container(self) -> bool:
+        return wav.is_container(self._buffer[:_CONTAINER_HEAD_BYTES])

@@ -1,0 +1,45 @@
+"""Wrap PCM16 samples as a WAV file in memory. Used by the session; knows nothing else."""
+
+from __future__ import annotations
+
+import io
+import wave
+
+SAMPLE_RATE_HZ = 16_000
+SAMPLE_BYTES = 2
+CHANNELS = 1
+HEADER_BYTES = 44
+"""Length of the header that `wave` writes: RIFF, a 16-byte fmt chunk, the data chunk's head."""
+
+
+def wrap(pcm: bytes | bytearray) -> bytes:
+    """Return `pcm` as a whole WAV file of `HEADER_BYTES` more bytes.
+
+    Args:
+        pcm: whole samples, PCM16 little-endian, 16 kHz, mono.
+    """
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(CHANNELS)
+        writer.setsampwidth(SAMPLE_BYTES)
+        writer.setframerate(SAMPLE_RATE_HZ)
+        writer.writeframes(pcm)
+    return file.getvalue()
+
+
+def duration_ms(pcm_bytes: int) -> int:
+    """Return how long `pcm_bytes` bytes of whole samples last, in milliseconds, rounded."""
+    return round(pcm_bytes * 1000 / (SAMPLE_RATE_HZ * SAMPLE_BYTES))
+
+
+def is_container(head: bytes | bytearray) -> bool:
+    """Tell whether an utterance's first 12 bytes are a container's, so not headerless PCM16.
+
+    Knows RIFF/WAVE, Ogg, FLAC, EBML (WebM, Matroska) and ID3 with a version that exists. Fewer
+    than 12 bytes are judged by what is there.
+    """
+    if head[:4] == b"RIFF":
+        return head[8:12] == b"WAVE"
+    if head[:3] == b"ID3":  # ID3v2: major version 2 to 4, and a revision that is never 0xFF
+        return len(head) >= 5 and 2 <= head[3] <= 4 and head[4] != 0xFF  # noqa: PLR2004
+    return bytes(head[:4]) in {b"OggS", b"fLaC", b"\x1a\x45\xdf\xa3"}
