@@ -1,0 +1,184 @@
+"""Read records and say when they are done: the one place that consumes from Kafka.
+
+The recogniser runs `poll` in a thread of its own, works on what it gets, and commits an offset only
+after its result is stored. Nothing is committed automatically, so what is not done comes again:
+every record at least once.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from speech_lib.errors import BrokerUnavailable
+from speech_lib.kafka import MAX_RECORD_BYTES, ClientConfig, KafkaSettings, client_logger
+from speech_lib.records import ReceivedRecord
+
+_log = logging.getLogger(__name__)
+
+Partition = tuple[str, int]
+"""A topic's name and the number of one of its partitions."""
+Partitions = frozenset[Partition]
+OnPartitions = Callable[[Partitions], None]
+
+
+def consumer_config(kafka: KafkaSettings, *, group_id: str, client_id: str) -> ClientConfig:
+    """Return librdkafka's configuration for a consumer that commits by itself."""
+    return {
+        **kafka.client_config(),
+        "client.id": client_id,
+        "group.id": group_id,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        # Others keep their partitions, and the work on them, when a member comes or goes.
+        "partition.assignment.strategy": "cooperative-sticky",
+        # A recogniser may take long for what it has; that it lives is told by heartbeats.
+        "max.poll.interval.ms": 600_000,
+        # What is fetched ahead stays within a few of the largest records.
+        "max.partition.fetch.bytes": MAX_RECORD_BYTES,
+        "fetch.max.bytes": 4 * MAX_RECORD_BYTES,
+        "queued.max.messages.kbytes": 4 * MAX_RECORD_BYTES // 1024,
+        "fetch.error.backoff.ms": 200,
+        "socket.timeout.ms": 10_000,
+        # A topic is made by the operator; once there, it is seen soon.
+        "allow.auto.create.topics": False,
+        "topic.metadata.refresh.interval.ms": 5_000,
+    }
+
+
+def _ignore(_: Partitions) -> None:
+    """Do nothing about a change of partitions."""
+
+
+class RecordConsumer:
+    """Reads topics as a member of a consumer group; one thread polls it.
+
+    Args:
+        kafka: How to reach the brokers.
+        group_id: Members of one group share the partitions.
+        topics: What to read; they may appear later.
+        client_id: The name that the brokers know this client by.
+        on_assign: Called with the partitions that have become this member's.
+        on_revoke: Called with those that it loses: work on them must be forgotten, because another
+            member starts at the last commit. What is done can still be committed during the call,
+            unless the group has already given them away.
+
+    Both are called by the thread that polls, during `poll` or `close`; they must not raise. The
+    caller owes one `close`.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        *,
+        group_id: str,
+        topics: Sequence[str],
+        client_id: str,
+        on_assign: OnPartitions = _ignore,
+        on_revoke: OnPartitions = _ignore,
+    ) -> None:
+        config = consumer_config(kafka, group_id=group_id, client_id=client_id)
+        self._client = Consumer(config, logger=client_logger("consumer"))
+        self._client.subscribe(
+            list(topics),
+            on_assign=lambda _, partitions: on_assign(_pairs(partitions)),
+            on_revoke=lambda _, partitions: on_revoke(_pairs(partitions)),
+            on_lost=lambda _, partitions: on_revoke(_pairs(partitions)),
+        )
+
+    def poll(self, timeout: float, max_records: int = 16) -> list[ReceivedRecord]:
+        """Return what there is, at once if there is something; else wait `timeout` seconds. Blocks.
+
+        Call it at least every ten minutes, or the group gives the partitions to others.
+
+        Raises:
+            BrokerUnavailable: This consumer can never read again; build a new one.
+        """
+        first = self._client.poll(timeout)
+        if first is None:
+            return []
+        # Without the first, `consume` would wait for the whole timeout to fill its list.
+        rest = self._client.consume(max_records - 1, 0) if max_records > 1 else []
+        return [received(message) for message in (first, *rest) if not _reports_error(message)]
+
+    def commit(self, next_offsets: Mapping[Partition, int]) -> None:
+        """Store, for each partition, the offset of the next record to read. Blocks.
+
+        Raises:
+            BrokerUnavailable: Nothing was stored, or not everything. Where the partitions are lost
+                the records come again to another member; otherwise a later commit makes up for it.
+        """
+        offsets = [TopicPartition(*of, offset) for of, offset in next_offsets.items()]
+        if not offsets:
+            return
+        try:
+            answers = self._client.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            raise BrokerUnavailable(error.args[0].name()) from None
+        for answer in answers or []:
+            if answer.error is not None:
+                raise BrokerUnavailable(answer.error.name())
+
+    def pause(self, partitions: Partitions) -> None:
+        """Fetch no more records of these partitions; the consumer stays a member of its group.
+
+        Raises:
+            BrokerUnavailable: One of them is not this member's.
+        """
+        self._switch(self._client.pause, partitions)
+
+    def resume(self, partitions: Partitions) -> None:
+        """Fetch records of these partitions again.
+
+        Raises:
+            BrokerUnavailable: One of them is not this member's.
+        """
+        self._switch(self._client.resume, partitions)
+
+    def _switch(self, how: Callable[[list[TopicPartition]], None], partitions: Partitions) -> None:
+        try:
+            how([TopicPartition(*of) for of in sorted(partitions)])
+        except KafkaException as error:
+            raise BrokerUnavailable(error.args[0].name()) from None
+
+    def close(self) -> None:
+        """Leave the group, so that others get the partitions at once. Blocks for some seconds."""
+        self._client.close()
+
+
+def received(message: Message) -> ReceivedRecord:
+    """Return a message of the client library as a value of ours."""
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None and partition is not None and offset is not None  # noqa: S101, PT018
+    return ReceivedRecord(
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        key=message.key() or b"",
+        value=message.value() or b"",
+        headers=_texts(message.headers()),
+        timestamp_ms=message.timestamp()[1],
+    )
+
+
+def _texts(headers: object) -> dict[str, str]:
+    pairs = cast("list[tuple[str, bytes | None]]", headers or [])  # what is read has this form
+    return {name: (value or b"").decode(errors="replace") for name, value in pairs}
+
+
+def _pairs(partitions: Sequence[TopicPartition]) -> Partitions:
+    return frozenset((each.topic, each.partition) for each in partitions)
+
+
+def _reports_error(message: Message) -> bool:
+    """Tell whether a message is a report and no record; log it, raise what cannot be mended."""
+    error = message.error()
+    if error is None:
+        return False
+    if error.fatal():
+        raise BrokerUnavailable(error.name())
+    if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # part of the public interface
+        _log.warning("consumer: %s", error.name())
+    return True

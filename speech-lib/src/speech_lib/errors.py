@@ -1,0 +1,84 @@
+"""Every error that this package raises: one base, few kinds, each saying whose fault it is.
+
+The adapters (`producer`, `consumer`, `topics`, `registry`) translate what their libraries raise
+into these, so that a service never catches a Kafka or HTTP client's exception. The texts name kinds
+and Kafka error codes only: no address, no secret, no content of a record.
+"""
+
+from typing import Literal
+
+Certainty = Literal["no", "unknown"]
+
+
+class SpeechLibError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigError(SpeechLibError):
+    """The environment is wrong; the text is the one line for whoever started the program."""
+
+
+class EventError(SpeechLibError):
+    """A value is not a valid event: a defect of whoever made it."""
+
+
+class NotAvro(EventError):
+    """The bytes are not a whole record in the Confluent wire format."""
+
+
+class WrongSchema(EventError):
+    """The bytes were written with a schema that cannot be read as the expected event."""
+
+
+class RegistryUnavailable(SpeechLibError):
+    """The schema registry could not be reached or failed; trying again later may help."""
+
+
+class SchemaRefused(SpeechLibError):
+    """The registry will not take or look up the schema, however often it is asked."""
+
+
+class SchemaNotFound(SpeechLibError):
+    """The registry does not know the subject, the schema or the id."""
+
+
+class BrokerUnavailable(SpeechLibError):
+    """The broker could not be reached or did not do what was asked; trying again may help.
+
+    Attributes:
+        reason: The name of the Kafka error, for example `_TRANSPORT`.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the broker is not available: {reason}")
+        self.reason = reason
+
+
+class TopicMissing(SpeechLibError):
+    """The broker can be reached, but the topic does not exist or is hidden from this client.
+
+    Attributes:
+        topic: The topic that was asked for.
+        reason: The name of the Kafka error, `TOPIC_AUTHORIZATION_FAILED` where it is hidden.
+    """
+
+    def __init__(self, topic: str, reason: str = "UNKNOWN_TOPIC_OR_PART") -> None:
+        super().__init__(f"topic {topic} cannot be used: {reason}")
+        self.topic = topic
+        self.reason = reason
+
+
+class DeliveryError(SpeechLibError):
+    """A record was not confirmed by the broker.
+
+    Attributes:
+        stored: `no` where the record is certainly not in the log, `unknown` where it may be.
+        permanent: Whether the same record would be refused again.
+        reason: The name of the Kafka error, for example `MSG_SIZE_TOO_LARGE`.
+    """
+
+    def __init__(self, *, stored: Certainty, permanent: bool, reason: str) -> None:
+        super().__init__(f"the record was not confirmed (stored: {stored}): {reason}")
+        self.stored: Certainty = stored
+        self.permanent = permanent
+        self.reason = reason

@@ -1,0 +1,330 @@
+"""Send records and know whether the broker has them: the one place that produces to Kafka.
+
+The gateway and the recogniser each build one `RecordProducer` in their `run` and await `send`.
+Below lies the plain `confluent_kafka.Producer`: its calls do not block, a thread polls it, and
+every answer is carried to the sender's event loop by `call_soon_threadsafe`.
+
+An idempotent producer can fail for good (KIP-98: for example out of order sequence numbers after a
+broker lost its log). librdkafka then calls no delivery callback any more and refuses every record.
+So whatever was pending is failed with `stored="unknown"`, a new producer takes over, and `healthy`
+is false meanwhile.
+"""
+
+import asyncio
+import logging
+import threading
+from contextlib import suppress
+from functools import partial
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from speech_lib.errors import BrokerUnavailable, Certainty, DeliveryError, TopicMissing
+from speech_lib.kafka import ClientConfig, KafkaSettings, client_logger
+from speech_lib.records import Record, Stored
+
+_POLL_SECONDS = 0.2
+_REBUILD_SECONDS = 0.5
+_log = logging.getLogger(__name__)
+
+_REFUSED_FOR_GOOD = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_MSG_SIZE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+        KafkaError.UNSUPPORTED_COMPRESSION_TYPE,
+        KafkaError.INVALID_REQUIRED_ACKS,
+        KafkaError.TOPIC_EXCEPTION,  # not a valid name
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  # underscored, and part of the public interface
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
+"""What a broker, or the library before it, refuses whole and would refuse again."""
+
+
+def delivery_error(error: KafkaError, *, handed_over: bool) -> DeliveryError:
+    """Say what a Kafka error means for a record.
+
+    Args:
+        error: From the delivery report, or raised by `produce`.
+        handed_over: Whether the library had taken the record. If not, it is certainly not stored;
+            if so, only a refusal says that much: after a timeout or a broken connection the broker
+            may have it.
+    """
+    permanent = error.code() in _REFUSED_FOR_GOOD
+    stored: Certainty = "unknown" if handed_over and not permanent else "no"
+    return DeliveryError(stored=stored, permanent=permanent, reason=error.name())
+
+
+def producer_config(
+    kafka: KafkaSettings, *, client_id: str, delivery_timeout: float, queue_bytes: int
+) -> ClientConfig:
+    """Return librdkafka's configuration for a producer that knows what is stored."""
+    delivery_ms = round(delivery_timeout * 1000)
+    return {
+        **kafka.client_config(),
+        "client.id": client_id,
+        "enable.idempotence": True,  # brings acks=all and keeps retries from storing twice
+        "acks": "all",
+        "linger.ms": 0,
+        # An utterance is one record: batching would only delay the answer.
+        "delivery.timeout.ms": delivery_ms,
+        # A silent leader is given up early enough to try the next one within the time.
+        "request.timeout.ms": max(1_000, delivery_ms // 3),
+        "socket.timeout.ms": max(1_000, delivery_ms // 3),
+        "retry.backoff.ms": 100,
+        "retry.backoff.max.ms": 1_000,
+        "queue.buffering.max.kbytes": queue_bytes // 1024,
+        # A topic that does not exist is told as such, and not as a timeout.
+        "topic.metadata.propagation.max.ms": min(3_000, delivery_ms // 2),
+        "topic.metadata.refresh.interval.ms": 10_000,
+    }
+
+
+Outcome = Stored | DeliveryError
+
+
+class _Pending:
+    """The records handed to one librdkafka producer and not yet answered; thread-safe."""
+
+    def __init__(self) -> None:
+        self._futures: set[asyncio.Future[Stored]] = set()
+        self._lock = threading.Lock()
+
+    def add(self, future: asyncio.Future[Stored]) -> None:
+        with self._lock:
+            self._futures.add(future)
+
+    def forget(self, future: asyncio.Future[Stored]) -> bool:
+        """Tell whether a sender was still waiting; it is not from now on."""
+        with self._lock:
+            waited = future in self._futures
+            self._futures.discard(future)
+        return waited
+
+    def settle(self, future: asyncio.Future[Stored], outcome: Outcome) -> None:
+        """Answer one sender on its own loop, unless it has been answered."""
+        if not self.forget(future):
+            return
+        with suppress(RuntimeError):  # the sender's loop is closed: nobody waits any more
+            future.get_loop().call_soon_threadsafe(_resolve, future, outcome)
+
+    def settle_all(self, outcome: DeliveryError) -> None:
+        for future in self.waiting():
+            self.settle(future, outcome)
+
+    def waiting(self) -> list[asyncio.Future[Stored]]:
+        with self._lock:
+            return list(self._futures)
+
+
+def _resolve(future: asyncio.Future[Stored], outcome: Outcome) -> None:
+    if future.done():  # the sender was cancelled
+        return
+    if isinstance(outcome, DeliveryError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
+class _Generation:
+    """One librdkafka producer, who waits for it, and what it last complained of."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self.pending = _Pending()
+        self.trouble = _Trouble()
+        self.client = Producer(
+            {**config, "error_cb": self.trouble.note}, logger=client_logger("producer")
+        )
+
+    def produce(self, record: Record) -> asyncio.Future[Stored]:
+        """Hand a record over; the future is answered by `serve` on the thread."""
+        future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
+        # Known before it is handed over, so that no fatal error in between can miss it.
+        self.pending.add(future)
+        try:
+            self.client.produce(
+                record.topic,
+                key=record.key,
+                value=record.value,
+                headers=[(name, text.encode()) for name, text in record.headers.items()],
+                on_delivery=partial(_delivered, self.pending, future),
+            )
+        except BufferError:
+            self.pending.forget(future)
+            raise DeliveryError(stored="no", permanent=False, reason="_QUEUE_FULL") from None
+        except KafkaException as refusal:
+            self.pending.forget(future)
+            self.trouble.note(refusal.args[0])
+            raise delivery_error(refusal.args[0], handed_over=False) from None
+        return future
+
+    def serve(self) -> None:
+        """Call back whoever has an answer; wait a little for one."""
+        try:
+            self.client.poll(_POLL_SECONDS)
+        except KafkaException as error:  # so it ends when the producer has failed for good
+            self.trouble.note(error.args[0])
+
+    def dispose(self, reason: str) -> None:
+        """Give up: fail who still waits."""
+        self.pending.settle_all(DeliveryError(stored="unknown", permanent=False, reason=reason))
+        with suppress(KafkaException):
+            self.client.purge(blocking=False)
+
+
+class _Trouble:
+    """What librdkafka reported apart from any record."""
+
+    def __init__(self) -> None:
+        self.fatal: str | None = None
+        self.last: str | None = None
+
+    def note(self, error: KafkaError) -> None:
+        self.last = error.name()
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
+            self.fatal = self.fatal or error.name()
+
+
+def _delivered(
+    pending: _Pending, future: asyncio.Future[Stored], error: KafkaError | None, message: Message
+) -> None:
+    if error is not None:
+        pending.settle(future, delivery_error(error, handed_over=True))
+        return
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None and partition is not None and offset is not None  # noqa: S101, PT018
+    pending.settle(future, Stored(topic, partition, offset))
+
+
+def _require_topic(topic: str, error: KafkaError | None) -> None:
+    if error is None:
+        return
+    if error.code() in _REFUSED_FOR_GOOD:
+        raise TopicMissing(topic, error.name())
+    raise BrokerUnavailable(error.name())
+
+
+class RecordProducer:
+    """Stores records, one answer for each, from one event loop.
+
+    Args:
+        kafka: How to reach the brokers.
+        client_id: The name that the brokers know this client by.
+        delivery_timeout: Seconds until a record that is not confirmed is given up.
+        queue_bytes: What waiting records may take in memory; beyond it `send` fails at once.
+
+    It starts a thread; the caller owes one `close`.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        *,
+        client_id: str,
+        delivery_timeout: float,
+        queue_bytes: int = 32 * 1024 * 1024,
+    ) -> None:
+        self._config = producer_config(
+            kafka, client_id=client_id, delivery_timeout=delivery_timeout, queue_bytes=queue_bytes
+        )
+        self._generation: _Generation | None = _Generation(self._config)
+        self._accepting = True
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kafka-producer", daemon=True)
+        self._thread.start()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether there is a working librdkafka producer; false while a new one is being built."""
+        generation = self._generation
+        return generation is not None and generation.trouble.fatal is None
+
+    async def send(self, record: Record) -> Stored:
+        """Store a record and return where it is.
+
+        Never blocks the loop. Answers within `delivery_timeout` and a second. librdkafka keeps a
+        copy: drop the record before awaiting. When cancelled, the record may still be stored.
+
+        Raises:
+            DeliveryError: The broker did not confirm the record; see its attributes.
+        """
+        answer = self._hand_over(record)
+        del record
+        # Shielded, so that `close` waits for a record whose sender has gone.
+        return await asyncio.shield(answer)
+
+    def _hand_over(self, record: Record) -> asyncio.Future[Stored]:
+        generation = self._generation
+        if generation is None or not self._accepting:
+            reason = "_FATAL" if self._accepting else "_DESTROY"
+            raise DeliveryError(stored="no", permanent=False, reason=reason)
+        return generation.produce(record)
+
+    def check(self, topic: str, timeout: float) -> None:
+        """Ask a broker about a topic, and so connect before the first record. Blocks.
+
+        Args:
+            topic: What will be written to.
+            timeout: Seconds.
+
+        Raises:
+            BrokerUnavailable: No broker answered in time.
+            TopicMissing: The topic does not exist or may not be seen.
+        """
+        generation = self._generation
+        if generation is None:
+            raise BrokerUnavailable("_FATAL")
+        generation.trouble.last = None
+        try:
+            metadata = generation.client.list_topics(topic, timeout=timeout)
+        except KafkaException as error:
+            raise BrokerUnavailable(generation.trouble.last or error.args[0].name()) from None
+        _require_topic(topic, metadata.topics[topic].error)
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109  # it bounds a part of the work
+        """Wait for what is pending, at most `timeout` seconds, then stop. Call it once or more.
+
+        What is not confirmed by then fails with `stored="unknown"`; a later `send` fails at once.
+        """
+        self._accepting = False
+        if waiting := self._waiting():
+            await asyncio.wait(waiting, timeout=timeout)
+        self._closing.set()
+        await asyncio.to_thread(self._thread.join)
+
+    def _waiting(self) -> list[asyncio.Future[Stored]]:
+        generation = self._generation
+        return generation.pending.waiting() if generation is not None else []
+
+    def _run(self) -> None:
+        """Serve librdkafka until closed, whatever happens; runs on the thread."""
+        while not self._closing.is_set():
+            try:
+                self._turn()
+            except Exception as error:  # noqa: BLE001  # nobody would answer the senders any more
+                _log.warning("producer thread goes on after %s", type(error).__name__)
+                self._closing.wait(_REBUILD_SECONDS)
+        if self._generation is not None:
+            self._retire(self._generation, "_DESTROY")
+
+    def _turn(self) -> None:
+        generation = self._generation
+        if generation is None:
+            self._generation = _Generation(self._config)
+            _log.warning("producer has been replaced")
+            return
+        generation.serve()
+        if generation.trouble.fatal is not None:
+            _log.warning("producer failed for good: %s", generation.trouble.fatal)
+            self._retire(generation, generation.trouble.fatal)
+
+    def _retire(self, generation: _Generation, reason: str) -> None:
+        self._generation = None
+        generation.dispose(reason)

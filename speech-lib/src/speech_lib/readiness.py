@@ -1,0 +1,76 @@
+"""Keep a service's readiness true to its broker: wait for it at the start, watch it from then on.
+
+Used by `run` of each service; what is reported ends up in `health` and so in `/readyz`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from structlog.typing import FilteringBoundLogger
+
+from speech_lib.errors import BrokerUnavailable, TopicMissing
+from speech_lib.producer import RecordProducer
+from speech_lib.startup import wait_for
+
+Report = Callable[[bool, str], None]
+"""Takes whether the condition holds, and the reason if not."""
+
+_CHECK_SECONDS = 3.0
+_EVERY_SECONDS = 2.0
+_EVERY_SECONDS_WHILE_AWAY = 0.5
+"""A broker that has come back is noticed in well under the 5 s that clients are told to expect."""
+
+_NOT_YET = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
+
+
+async def wait_for_topic(
+    producer: RecordProducer, topic: str, *, log: FilteringBoundLogger, stop: asyncio.Event
+) -> None:
+    """Return when a broker answers and has the topic.
+
+    Raises:
+        TopicMissing: The topic may not be used; waiting does not help.
+        Stopped: `stop` was set before.
+    """
+    await wait_for(
+        "broker",
+        partial(_check, producer, topic),
+        retry_on=BrokerUnavailable,
+        log=log,
+        stop=stop,
+    )
+
+
+def _check(producer: RecordProducer, topic: str) -> None:
+    """Ask for a topic; one that is not there yet is waited for, one that is forbidden is not."""
+    try:
+        producer.check(topic, _CHECK_SECONDS)
+    except TopicMissing as missing:
+        if missing.reason in _NOT_YET:
+            raise BrokerUnavailable(missing.reason) from None
+        raise
+
+
+async def watch_broker(
+    producer: RecordProducer, topic: str, report: Report, *, log: FilteringBoundLogger
+) -> None:
+    """Report whether a broker answers, until cancelled; log each change."""
+    reason = ""
+    while True:
+        await asyncio.sleep(_EVERY_SECONDS_WHILE_AWAY if reason else _EVERY_SECONDS)
+        before, reason = reason, await _trouble(producer, topic)
+        report(not reason, reason)
+        if reason and not before:
+            log.warning("broker_lost", reason=reason)
+        elif before and not reason:
+            log.info("broker_back")
+
+
+async def _trouble(producer: RecordProducer, topic: str) -> str:
+    """Return what is wrong with the broker, nothing if it answers."""
+    try:
+        await asyncio.to_thread(producer.check, topic, _CHECK_SECONDS)
+    except (BrokerUnavailable, TopicMissing) as error:
+        return error.reason
+    return "" if producer.healthy else "_FATAL"

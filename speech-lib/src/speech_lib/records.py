@@ -1,0 +1,59 @@
+"""Records as they go to a topic and come from it, free of any Kafka client.
+
+`producer` takes a `Record` and gives back a `Stored`; `consumer` gives `ReceivedRecord`s. The
+doubles in `testing` speak the same types.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is to be stored.
+
+    Attributes:
+        topic: Where to.
+        key: Decides on the partition; records of one key keep their order.
+        value: The encoded event.
+        headers: Names and texts, stored as UTF-8 (see `headers`).
+    """
+
+    topic: str
+    key: bytes
+    value: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where the broker says that it has stored a record."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRecord:
+    """What was read from a topic.
+
+    Attributes:
+        topic: Where it lies, with `partition` and `offset`.
+        partition: See `topic`.
+        offset: See `topic`.
+        key: Empty where the record has none.
+        value: Empty where the record has none (a tombstone).
+        headers: The last one wins where a name occurs twice; text that is not UTF-8 has its bad
+            bytes replaced.
+        timestamp_ms: Milliseconds since the epoch by the writer's or the broker's clock, -1 where
+            the record has no time.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    timestamp_ms: int

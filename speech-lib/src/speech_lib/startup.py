@@ -1,0 +1,105 @@
+"""Waiting for what a service depends on, before it is ready: back-off, and one log line at a time.
+
+`service_main` of each service waits so for the broker, the topics and the schemas.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from structlog.typing import FilteringBoundLogger
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    wait_exponential,
+    wait_random,
+)
+
+T = TypeVar("T")
+
+_FIRST_WAIT_SECONDS = 0.2
+_LONGEST_WAIT_SECONDS = 2.0
+_JITTER_SECONDS = 0.1
+_LOG_EVERY_SECONDS = 2.0
+
+
+class Stopped(Exception):  # noqa: N818 - the service was asked to stop: nothing has gone wrong
+    """The wait was given up, because the service is to stop."""
+
+
+async def wait_for(
+    what: str,
+    attempt: Callable[[], T],
+    *,
+    retry_on: type[Exception] | tuple[type[Exception], ...],
+    log: FilteringBoundLogger,
+    stop: asyncio.Event,
+) -> T:
+    """Call `attempt` in a thread until it returns, and return its value.
+
+    Args:
+        what: what is waited for, for the log.
+        attempt: blocks for a bounded time; its thread is left behind when the wait is given up.
+        retry_on: the errors after which it is worth trying again; others are raised.
+        log: gets one line an attempt, at most every 2 s, with the kind of the error and no more.
+        stop: ends the wait at once.
+
+    Raises:
+        Stopped: `stop` was set before the attempt succeeded.
+    """
+    if stop.is_set():
+        raise Stopped(what)
+    trying = asyncio.ensure_future(_retry(attempt, retry_on, _Report(what, log)))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({trying, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if trying.done():
+            return trying.result()
+        raise Stopped(what)
+    finally:
+        trying.cancel()
+        stopping.cancel()
+        await asyncio.gather(trying, stopping, return_exceptions=True)
+
+
+async def _retry(
+    attempt: Callable[[], T],
+    retry_on: type[Exception] | tuple[type[Exception], ...],
+    report: "_Report",
+) -> T:
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(retry_on),
+        wait=wait_exponential(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS)
+        + wait_random(0, _JITTER_SECONDS),
+        before_sleep=report,
+        reraise=True,
+    )
+    return await retrying(asyncio.to_thread, attempt)
+
+
+class _Report:
+    """Logs attempts that failed, no more often than a reader can follow."""
+
+    def __init__(
+        self, what: str, log: FilteringBoundLogger, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._what = what
+        self._log = log
+        self._clock = clock
+        self._next = float("-inf")
+
+    def __call__(self, state: RetryCallState) -> None:
+        now = self._clock()
+        error = state.outcome.exception() if state.outcome else None
+        if now < self._next or error is None:
+            return
+        self._next = now + _LOG_EVERY_SECONDS
+        self._log.warning(
+            "waiting",
+            what=self._what,
+            attempt=state.attempt_number,
+            error=type(error).__name__,
+            reason=getattr(error, "reason", None),
+        )

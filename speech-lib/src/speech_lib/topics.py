@@ -1,0 +1,197 @@
+"""Make the topics of the pipeline, with the sizes and retention that its services rely on.
+
+`python -m speech_lib.topics` is the one-shot that deployments run before the services: it waits for
+the broker, makes what is missing, sets what is there, and ends with 0, with 2 where the environment
+is wrong, or with 3 where the broker refuses. Tests and other tools call `ensure_topics`. Brokers
+make no topic by themselves: one made by an early client would refuse long utterances.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not re-exported
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+from pydantic import Field
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from speech_lib.config import KafkaEnvironment
+from speech_lib.errors import BrokerUnavailable, TopicMissing
+from speech_lib.kafka import MAX_RECORD_BYTES, KafkaSettings, client_logger
+from speech_lib.logs import get_logger
+from speech_lib.service import StopSignals, run
+from speech_lib.setting_types import Topic, whole
+from speech_lib.startup import wait_for
+
+DAY_MS = 24 * 60 * 60 * 1000
+_DEFAULT_OF_BROKER = -1
+
+_FORBIDDEN = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.INVALID_CONFIG,
+        KafkaError.TOPIC_EXCEPTION,  # not a valid name
+    }
+)
+"""What asking again does not change."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as it should be.
+
+    Attributes:
+        name: Of the topic.
+        retention_ms: How long records are kept; voice is personal.
+        partitions: How many consumers of a group can share it. Kept as it is where the topic
+            exists, because more of them would break the order of keys.
+    """
+
+    name: str
+    retention_ms: int = DAY_MS
+    partitions: int = 6
+
+    def config(self) -> dict[str, str]:
+        """Return the topic's settings at the broker."""
+        return {
+            "max.message.bytes": str(MAX_RECORD_BYTES),
+            "retention.ms": str(self.retention_ms),
+            "cleanup.policy": "delete",
+        }
+
+
+def ensure_topics(kafka: KafkaSettings, specs: Sequence[TopicSpec], timeout: float = 10.0) -> None:
+    """Make the topics that are missing and set those that are there. Blocks; may be repeated.
+
+    Args:
+        kafka: How to reach the brokers.
+        specs: What there should be.
+        timeout: Seconds for each of at most three requests.
+
+    Raises:
+        BrokerUnavailable: Later it may work.
+        TopicMissing: The broker refuses to make or set a topic.
+    """
+    admin = AdminClient(kafka.client_config(), logger=client_logger("topics"))
+    existing = _create(admin, specs, timeout)
+    _configure(admin, existing, timeout)
+    _wait_for_leaders(admin, specs, timeout)
+
+
+def _create(admin: AdminClient, specs: Sequence[TopicSpec], timeout: float) -> list[TopicSpec]:
+    """Make topics; return those that were there before."""
+    wanted = [
+        NewTopic(spec.name, spec.partitions, _DEFAULT_OF_BROKER, config=spec.config())
+        for spec in specs
+    ]
+    answers = admin.create_topics(wanted, request_timeout=timeout)
+    return [spec for spec in specs if not _created(spec, answers[spec.name], timeout)]
+
+
+def _created(spec: TopicSpec, answer: Future[Any], timeout: float) -> bool:
+    try:
+        answer.result(timeout + 1)
+    except (KafkaException, TimeoutError) as error:
+        if _code(error) == KafkaError.TOPIC_ALREADY_EXISTS:
+            return False
+        raise _translated(spec.name, error) from None
+    return True
+
+
+def _configure(admin: AdminClient, specs: Iterable[TopicSpec], timeout: float) -> None:
+    resources = {_resource(spec): spec for spec in specs}
+    if not resources:
+        return
+    answers = admin.incremental_alter_configs(list(resources), request_timeout=timeout)
+    for resource, answer in answers.items():
+        try:
+            answer.result(timeout + 1)
+        except (KafkaException, TimeoutError) as error:
+            raise _translated(resource.name, error) from None
+
+
+def _resource(spec: TopicSpec) -> ConfigResource:
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in spec.config().items()
+    ]
+    return ConfigResource(ResourceType.TOPIC, spec.name, incremental_configs=entries)
+
+
+def _wait_for_leaders(admin: AdminClient, specs: Sequence[TopicSpec], timeout: float) -> None:
+    """Wait until the topics can be written to, so that who starts next finds them."""
+    attempts = Retrying(
+        retry=retry_if_result(bool), stop=stop_after_delay(timeout), wait=wait_fixed(0.1)
+    )
+    try:
+        attempts(_leaderless, admin, {spec.name for spec in specs}, timeout)
+    except RetryError:
+        raise BrokerUnavailable("LEADER_NOT_AVAILABLE") from None
+
+
+def _leaderless(admin: AdminClient, names: set[str], timeout: float) -> set[str]:
+    try:
+        known = admin.list_topics(timeout=timeout).topics
+    except KafkaException as error:
+        raise BrokerUnavailable(error.args[0].name()) from None
+    led = {
+        name
+        for name, topic in known.items()
+        if topic.partitions and all(part.leader >= 0 for part in topic.partitions.values())
+    }
+    return names - led
+
+
+def _code(error: KafkaException | TimeoutError) -> int | None:
+    return error.args[0].code() if isinstance(error, KafkaException) else None
+
+
+def _translated(topic: str, error: KafkaException | TimeoutError) -> Exception:
+    name = error.args[0].name() if isinstance(error, KafkaException) else "_TIMED_OUT"
+    return TopicMissing(topic, name) if _code(error) in _FORBIDDEN else BrokerUnavailable(name)
+
+
+class TopicsEnvironment(KafkaEnvironment):
+    """What the one-shot reads."""
+
+    topic_dead_letter: Topic = Field("speech.audio.ingress.dlq", alias="TOPIC_DEAD_LETTER")
+    """Topic of the records that cannot be processed."""
+
+    topic_partitions: Annotated[int, whole(1, 1_000)] = Field(6, alias="TOPIC_PARTITIONS")
+    """Partitions of each topic that is made: how many recognisers can share the work."""
+
+    def specs(self) -> list[TopicSpec]:
+        """Return the topics of the pipeline."""
+        return [
+            TopicSpec(self.topic_audio_ingress, DAY_MS, self.topic_partitions),
+            TopicSpec(self.topic_asr_text, DAY_MS, self.topic_partitions),
+            TopicSpec(self.topic_dead_letter, 7 * DAY_MS, self.topic_partitions),
+        ]
+
+
+async def _make(settings: TopicsEnvironment, signals: StopSignals) -> None:
+    log = get_logger(__name__)
+    kafka, specs = settings.kafka(), settings.specs()
+    await wait_for(
+        "topics",
+        lambda: ensure_topics(kafka, specs),
+        retry_on=(BrokerUnavailable,),
+        log=log,
+        stop=signals.drain,
+    )
+    log.info("topics are there", topics=[spec.name for spec in specs])
+
+
+if __name__ == "__main__":
+    sys.exit(run(TopicsEnvironment, _make, "topics"))

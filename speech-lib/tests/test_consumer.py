@@ -1,0 +1,257 @@
+"""Reading what was stored: whole records, each at least once, by who owns its partition."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import KafkaError, Producer
+from speech_lib.consumer import Partitions, RecordConsumer
+from speech_lib.errors import BrokerUnavailable
+from speech_lib.kafka import KafkaSettings
+from speech_lib.producer import RecordProducer
+from speech_lib.records import ReceivedRecord, Record, Stored
+from speech_lib.testing.mock_cluster import MockCluster
+
+OFFSET_COMMIT = 8
+"""The protocol's number of the request that stores offsets."""
+LARGEST = 2_000_000
+
+
+def kafka(servers: str) -> KafkaSettings:
+    return KafkaSettings(bootstrap_servers=servers)
+
+
+@contextmanager
+def consumer(servers: str, topic: str, group: str | None = None, **options):
+    """Run a member of a group, by default of a new one."""
+    member = RecordConsumer(
+        kafka(servers),
+        group_id=group or f"g-{uuid4().hex}",
+        topics=[topic],
+        client_id="test",
+        **options,
+    )
+    try:
+        yield member
+    finally:
+        member.close()
+
+
+def store(servers: str, *records: Record) -> list[Stored]:
+    async def scenario():
+        producer = RecordProducer(kafka(servers), client_id="test", delivery_timeout=20)
+        try:
+            return [await producer.send(record) for record in records]
+        finally:
+            await producer.close(0)
+
+    return asyncio.run(scenario())
+
+
+def read(members: list[RecordConsumer], enough: Callable[[list[ReceivedRecord]], bool]):
+    """Poll each in turn until there is enough, for at most 20 s."""
+    records: list[ReceivedRecord] = []
+    deadline = time.monotonic() + 20
+    while not enough(records):
+        assert time.monotonic() < deadline, f"only {len(records)} records"
+        for member in members:
+            records += member.poll(0.1)
+    return records
+
+
+def count(number: int) -> Callable[[list[ReceivedRecord]], bool]:
+    return lambda records: len(records) >= number
+
+
+@pytest.fixture
+def cluster() -> Iterator[MockCluster]:
+    with MockCluster() as running:
+        running.create_topic("t", 2)
+        yield running
+
+
+@pytest.mark.pipeline
+def test_a_receipt_is_where_the_record_lies(pipeline, make_topic):
+    """Key, value and headers of each record are read at the partition and offset of its receipt."""
+    topic = make_topic("receipts", 3)
+    records = [
+        Record(topic, b"key-%d" % number, bytes([number]) * 1000, {"n": str(number), "ü": "é"})
+        for number in range(9)
+    ]
+    before = time.time_ns() // 1_000_000
+    receipts = store(pipeline.bootstrap_servers, *records)
+    with consumer(pipeline.bootstrap_servers, topic) as member:
+        found = {(each.partition, each.offset): each for each in read([member], count(9))}
+    for record, stored in zip(records, receipts, strict=True):
+        each = found[stored.partition, stored.offset]
+        assert each == ReceivedRecord(
+            topic,
+            stored.partition,
+            stored.offset,
+            record.key,
+            record.value,
+            record.headers,
+            each.timestamp_ms,
+        )
+        assert before - 1000 <= each.timestamp_ms <= time.time_ns() // 1_000_000 + 1000
+
+
+@pytest.mark.pipeline
+def test_the_largest_records_are_read_one_after_the_other(pipeline, make_topic):
+    """Records close to the agreed size pass producer, broker and consumer, bit for bit."""
+    topic = make_topic("large")
+    values = [bytes([number]) * LARGEST for number in range(3)]
+    store(pipeline.bootstrap_servers, *(Record(topic, b"key", value) for value in values))
+    with consumer(pipeline.bootstrap_servers, topic) as member:
+        assert [each.value for each in read([member], count(3))] == values
+
+
+@pytest.mark.pipeline
+def test_what_is_not_committed_comes_again(pipeline, make_topic):
+    """The next member of the group begins at the last commit, and at the first record without."""
+    topic, group = make_topic("commit"), f"g-{uuid4().hex}"
+    servers = pipeline.bootstrap_servers
+    store(servers, *(Record(topic, b"key", b"%d" % number) for number in range(4)))
+    with consumer(servers, topic, group) as member:
+        read([member], count(4))
+    with consumer(servers, topic, group) as member:
+        read([member], count(4))
+        member.commit({(topic, 0): 3})
+    with consumer(servers, topic, group) as member:
+        assert [each.value for each in read([member], count(1))] == [b"3"]
+
+
+@pytest.mark.pipeline
+def test_members_of_a_group_share_the_partitions(pipeline, make_topic):
+    """Who loses partitions is told; those it keeps stay with it; a member that leaves frees its."""
+    topic, group, servers = make_topic("share", 4), f"g-{uuid4().hex}", pipeline.bootstrap_servers
+    mine: set[tuple[str, int]] = set()
+    revoked: list[Partitions] = []
+
+    def lose(partitions: Partitions) -> None:
+        revoked.append(partitions)
+        mine.difference_update(partitions)
+
+    theirs: set[tuple[str, int]] = set()
+    with consumer(servers, topic, group, on_assign=mine.update, on_revoke=lose) as first:
+        read([first], lambda _: len(mine) == 4)
+        with consumer(servers, topic, group, on_assign=theirs.update) as second:
+            read([first, second], lambda _: len(theirs) == 2)
+            assert (len(mine), mine & theirs) == (2, set())
+            assert frozenset().union(*revoked) == theirs
+        read([first], lambda _: len(mine) == 4)
+
+
+@pytest.mark.pipeline
+def test_a_commit_can_be_made_while_partitions_are_taken(pipeline, make_topic):
+    """What is done by then is not done again by the next owner."""
+    topic, group, servers = make_topic("revoke"), f"g-{uuid4().hex}", pipeline.bootstrap_servers
+    store(servers, *(Record(topic, b"key", b"%d" % number) for number in range(2)))
+    done: dict[tuple[str, int], int] = {}
+    with consumer(servers, topic, group, on_revoke=lambda _: member.commit(done)) as member:
+        read([member], count(2))
+        done[topic, 0] = 1
+    with consumer(servers, topic, group) as member:
+        assert [each.value for each in read([member], count(1))] == [b"1"]
+
+
+def test_a_record_is_returned_at_once(cluster):
+    """A reader does not wait for more than there is."""
+    with consumer(cluster.bootstrap_servers, "t") as member:
+        store(cluster.bootstrap_servers, Record("t", b"key", b"1"))
+        before = time.monotonic()
+        records: list[ReceivedRecord] = []
+        while not records:
+            records = member.poll(10.0)
+        assert time.monotonic() - before < 5.0
+
+
+def test_records_are_returned_in_small_lists(cluster):
+    """No more than asked for at once, and none is lost between the lists."""
+    store(cluster.bootstrap_servers, *(Record("t", b"key", b"%d" % n) for n in range(5)))
+    with consumer(cluster.bootstrap_servers, "t") as member:
+        lists = []
+        while sum(map(len, lists)) < 5:
+            lists.append(member.poll(5.0, max_records=2))
+    assert max(map(len, lists)) == 2
+    assert [each.value for some in lists for each in some] == [b"%d" % n for n in range(5)]
+
+
+def test_a_record_with_nothing_in_it_is_a_record(cluster):
+    """Key, value and headers may be absent, and text may not be UTF-8."""
+    plain = Producer({"bootstrap.servers": cluster.bootstrap_servers})
+    plain.produce("t", partition=0)
+    plain.produce("t", partition=0, headers=[("a", b"1"), ("a", b"2"), ("b", None), ("c", b"\xff")])
+    plain.flush(10)
+    headers: list[Mapping[str, str]] = [{}, {"a": "2", "b": "", "c": "\ufffd"}]
+    with consumer(cluster.bootstrap_servers, "t") as member:
+        records = read([member], count(2))
+    assert records == [
+        ReceivedRecord("t", 0, offset, b"", b"", headers[offset], records[offset].timestamp_ms)
+        for offset in range(2)
+    ]
+
+
+def test_a_paused_partition_gives_nothing_until_it_is_resumed(cluster):
+    """The others go on; what was stored meanwhile comes after."""
+    servers = cluster.bootstrap_servers
+    with consumer(servers, "t") as member:
+        plain = Producer({"bootstrap.servers": servers})
+        for partition in range(2):
+            plain.produce("t", b"first", partition=partition)
+        plain.flush(10)
+        read([member], count(2))
+        member.pause(frozenset({("t", 0)}))
+        for partition in range(2):
+            plain.produce("t", b"second", partition=partition)
+        plain.flush(10)
+        assert [(each.partition, each.value) for each in read([member], count(1))] == [
+            (1, b"second")
+        ]
+        assert member.poll(0.5) == []
+        member.resume(frozenset({("t", 0)}))
+        assert [(each.partition, each.value) for each in read([member], count(1))] == [
+            (0, b"second")
+        ]
+
+
+def test_a_partition_of_others_cannot_be_paused(cluster):
+    """It is told, and not ignored."""
+    with consumer(cluster.bootstrap_servers, "t") as member, pytest.raises(BrokerUnavailable):
+        member.pause(frozenset({("t", 7)}))
+
+
+def test_a_commit_of_a_member_that_was_left_behind_is_told(cluster):
+    """The group has moved on: the name of Kafka's error says so."""
+    store(cluster.bootstrap_servers, Record("t", b"key", b"1"))
+    with consumer(cluster.bootstrap_servers, "t") as member:
+        (record,) = read([member], count(1))
+        cluster.push_request_errors(OFFSET_COMMIT, KafkaError.ILLEGAL_GENERATION)
+        with pytest.raises(BrokerUnavailable) as caught:
+            member.commit({("t", record.partition): 1})
+        assert caught.value.reason == "ILLEGAL_GENERATION"
+
+
+def test_nothing_to_commit_is_nothing_to_do(cluster):
+    """No request is made, so no broker is needed."""
+    with consumer(cluster.bootstrap_servers, "t") as member:
+        cluster.set_broker_down()
+        member.commit({})
+
+
+@pytest.mark.pipeline
+def test_a_topic_that_appears_later_is_read():
+    """A consumer that came first finds its topic within some seconds."""
+    with MockCluster() as cluster:
+        cluster.set_topic_error("late")
+        with consumer(cluster.bootstrap_servers, "late") as member:
+            assert member.poll(1.0) == []
+            cluster.set_topic_error("late", 0)
+            cluster.create_topic("late")
+            store(cluster.bootstrap_servers, Record("late", b"key", b"1"))
+            before = time.monotonic()
+            assert [each.value for each in read([member], count(1))] == [b"1"]
+            assert time.monotonic() - before < 10

@@ -1,0 +1,488 @@
+"""The producer's promise: one true answer for each record, in time, whatever the broker does."""
+
+import asyncio
+import itertools
+import logging
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from confluent_kafka import KafkaError
+from speech_lib.errors import BrokerUnavailable, DeliveryError, TopicMissing
+from speech_lib.kafka import MAX_RECORD_BYTES, KafkaSettings
+from speech_lib.producer import RecordProducer, delivery_error
+from speech_lib.records import Record, Stored
+from speech_lib.testing.mock_cluster import MockCluster
+
+PRODUCE = 0
+"""The protocol's number of the request that stores records."""
+RECORD = Record("t", b"key", b"value", {"name": "text"})
+
+
+@pytest.fixture
+def cluster() -> Iterator[MockCluster]:
+    with MockCluster() as running:
+        running.create_topic("t")
+        yield running
+
+
+@pytest.fixture
+def silent_broker() -> Iterator[str]:
+    """Accept connections (the kernel does) and never answer."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def new_producer(servers: str, delivery_timeout: float = 5.0, **options) -> RecordProducer:
+    kafka = KafkaSettings(bootstrap_servers=servers)
+    return RecordProducer(kafka, client_id="test", delivery_timeout=delivery_timeout, **options)
+
+
+@asynccontextmanager
+async def running(producer: RecordProducer) -> AsyncIterator[RecordProducer]:
+    try:
+        yield producer
+    finally:
+        await producer.close(0)
+
+
+def facts(error: DeliveryError) -> tuple[str, bool, str]:
+    """Return what a caller decides by."""
+    return error.stored, error.permanent, error.reason
+
+
+async def until(condition, seconds: float = 5.0) -> None:
+    """Wait until a condition set by another thread holds."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  # a thread sets it, and knows no event
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MSG_SIZE_TOO_LARGE",
+        "RECORD_LIST_TOO_LARGE",
+        "INVALID_MSG_SIZE",
+        "INVALID_RECORD",
+        "INVALID_TIMESTAMP",
+        "POLICY_VIOLATION",
+        "UNSUPPORTED_FOR_MESSAGE_FORMAT",
+        "UNSUPPORTED_COMPRESSION_TYPE",
+        "INVALID_REQUIRED_ACKS",
+        "TOPIC_EXCEPTION",
+        "UNKNOWN_TOPIC_OR_PART",
+        "_UNKNOWN_TOPIC",
+        "_UNKNOWN_PARTITION",
+        "TOPIC_AUTHORIZATION_FAILED",
+        "CLUSTER_AUTHORIZATION_FAILED",
+    ],
+)
+@pytest.mark.parametrize("handed_over", [True, False])
+def test_a_refusal_is_for_good(name, handed_over):
+    """What a broker refuses whole is not stored, and would be refused again."""
+    error = delivery_error(KafkaError(getattr(KafkaError, name)), handed_over=handed_over)
+    assert facts(error) == ("no", True, name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_MSG_TIMED_OUT",
+        "_TRANSPORT",
+        "_PURGE_INFLIGHT",
+        "REQUEST_TIMED_OUT",
+        "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
+        "KAFKA_STORAGE_ERROR",
+        "OUT_OF_ORDER_SEQUENCE_NUMBER",
+        "INVALID_MSG",
+        "SASL_AUTHENTICATION_FAILED",
+        "UNKNOWN",
+    ],
+)
+def test_any_other_error_says_nothing_about_a_record_handed_over(name):
+    """It may be stored, and trying again may help; it is not stored if it never left."""
+    error = KafkaError(getattr(KafkaError, name))
+    assert facts(delivery_error(error, handed_over=True)) == ("unknown", False, name)
+    assert facts(delivery_error(error, handed_over=False)) == ("no", False, name)
+
+
+def test_a_record_is_stored(cluster):
+    """The answer tells where; the next one lies behind it."""
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            return [await producer.send(RECORD) for _ in range(3)]
+
+    assert asyncio.run(scenario()) == [Stored("t", 0, offset) for offset in range(3)]
+
+
+def test_the_first_record_is_quick_once_checked(cluster):
+    """`check` connects, so that the producer's id is there before the first record is."""
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            await asyncio.to_thread(producer.check, "t", 5.0)
+            await asyncio.sleep(0.6)  # librdkafka's own timer for the producer's id, 0.5 s
+            before = time.monotonic()
+            await producer.send(RECORD)
+            return time.monotonic() - before
+
+    assert asyncio.run(scenario()) < 0.2
+
+
+def test_a_record_over_the_limit_is_refused_at_once(cluster):
+    """Too large for the agreed size is too large for good."""
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            with pytest.raises(DeliveryError) as caught:
+                await producer.send(Record("t", b"key", bytes(MAX_RECORD_BYTES)))
+            return caught.value
+
+    assert facts(asyncio.run(scenario())) == ("no", True, "MSG_SIZE_TOO_LARGE")
+
+
+def test_a_record_that_the_broker_refuses_is_told_and_forgotten(cluster):
+    """One record is refused for good; the next one is stored."""
+    cluster.push_request_errors(PRODUCE, KafkaError.MSG_SIZE_TOO_LARGE)
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            with pytest.raises(DeliveryError) as caught:
+                await producer.send(RECORD)
+            return caught.value, await producer.send(RECORD)
+
+    error, stored = asyncio.run(scenario())
+    assert (facts(error), stored) == (("no", True, "MSG_SIZE_TOO_LARGE"), Stored("t", 0, 0))
+
+
+def test_a_topic_that_may_not_be_written_is_refused(cluster):
+    """Nothing is stored without permission, and asking again does not help."""
+    cluster.push_request_errors(PRODUCE, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            with pytest.raises(DeliveryError) as caught:
+                await producer.send(RECORD)
+            return caught.value
+
+    assert facts(asyncio.run(scenario())) == ("no", True, "TOPIC_AUTHORIZATION_FAILED")
+
+
+def test_an_error_that_passes_is_retried(cluster):
+    """A leader that has moved and a broken connection are not the sender's business."""
+    cluster.push_request_errors(PRODUCE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError._TRANSPORT)
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            return await producer.send(RECORD)
+
+    assert asyncio.run(scenario()) == Stored("t", 0, 0)
+
+
+@pytest.mark.pipeline
+def test_an_unknown_topic_is_refused_in_time(cluster):
+    """A topic that is not there is told as such, and not as a timeout."""
+    cluster.set_topic_error("missing")
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers, 4.0)) as producer:
+            with pytest.raises(DeliveryError) as caught:
+                await producer.send(Record("missing", b"key", b"value"))
+            return caught.value
+
+    assert facts(asyncio.run(scenario())) == ("no", True, "UNKNOWN_TOPIC_OR_PART")
+
+
+def test_a_full_queue_refuses_at_once(cluster):
+    """What waits for a broker is bounded; beyond it nothing is taken, and it may be tried again."""
+    cluster.set_broker_down()
+    large = Record("t", b"key", bytes(900_000))
+
+    async def scenario():
+        producer = new_producer(cluster.bootstrap_servers, queue_bytes=2 * 1024 * 1024)
+        async with running(producer):
+            waiting = [asyncio.ensure_future(producer.send(large)) for _ in range(2)]
+            await asyncio.sleep(0)
+            before = time.monotonic()
+            with pytest.raises(DeliveryError) as caught:
+                await producer.send(large)
+            took = time.monotonic() - before
+        return caught.value, took, await asyncio.gather(*waiting, return_exceptions=True)
+
+    error, took, others = asyncio.run(scenario())
+    assert facts(error) == ("no", False, "_QUEUE_FULL")
+    assert took < 0.2
+    assert [facts(other) for other in others] == [("unknown", False, "_DESTROY")] * 2
+
+
+def test_the_queue_is_bounded_by_default(cluster):
+    """Nobody who asks for nothing gets librdkafka's gigabyte."""
+    cluster.set_broker_down()
+    large = Record("t", b"key", bytes(2_000_000))
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            sends = [asyncio.ensure_future(producer.send(large)) for _ in range(20)]
+            await asyncio.sleep(0)
+            taken = sum(not send.done() for send in sends)
+        await asyncio.gather(*sends, return_exceptions=True)
+        return taken
+
+    assert asyncio.run(scenario()) == 32 * 1024 * 1024 // 2_000_000
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("state", ["down", "silent"])
+def test_a_broker_that_does_not_answer_is_told_in_time(cluster, state):
+    """The answer comes within the delivery timeout and two seconds, and admits not to know."""
+    if state == "down":
+        cluster.set_broker_down()
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers, 1.5)) as producer:
+            if state == "silent":
+                await producer.send(RECORD)
+                cluster.set_rtt(60_000)
+            before = time.monotonic()
+            with pytest.raises(DeliveryError) as caught:
+                await producer.send(RECORD)
+            return caught.value, time.monotonic() - before
+
+    error, took = asyncio.run(scenario())
+    assert facts(error) == ("unknown", False, "_MSG_TIMED_OUT")
+    assert 1.4 < took < 3.5
+
+
+@pytest.mark.pipeline
+@pytest.mark.timeout(20)
+def test_a_broker_that_was_always_silent_holds_nothing(silent_broker):
+    """Neither `check`, nor `send`, nor `close` waits longer than it says."""
+
+    async def scenario():
+        producer = new_producer(silent_broker, 1.5)
+        times = [time.monotonic()]
+        with pytest.raises(BrokerUnavailable):
+            await asyncio.to_thread(producer.check, "t", 0.5)
+        times.append(time.monotonic())
+        with pytest.raises(DeliveryError) as caught:
+            await producer.send(RECORD)
+        times.append(time.monotonic())
+        await producer.close(1.0)
+        times.append(time.monotonic())
+        took = [after - before for before, after in itertools.pairwise(times)]
+        return caught.value, took
+
+    error, (check, send, close) = asyncio.run(scenario())
+    assert facts(error) == ("unknown", False, "_MSG_TIMED_OUT")
+    assert check < 1.0
+    assert send < 3.5
+    assert close < 2.0
+
+
+@pytest.mark.pipeline
+def test_a_broker_that_comes_back_is_seen_soon(cluster):
+    """However long it was away, it is tried at least once a second."""
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers, 20.0)) as producer:
+            await producer.send(RECORD)
+            cluster.set_broker_down()
+            waiting = asyncio.ensure_future(producer.send(RECORD))
+            await asyncio.sleep(2)  # long enough for the back-off to reach its most
+            cluster.set_broker_up()
+            before = time.monotonic()
+            return await waiting, time.monotonic() - before
+
+    stored, took = asyncio.run(scenario())
+    assert stored.topic == "t"
+    assert took < 5.0
+
+
+def test_a_fatal_error_fails_what_is_pending_and_is_survived(cluster):
+    """Who waits is told within two seconds that nobody knows; the next record is stored."""
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            first = await producer.send(RECORD)
+            cluster.set_rtt(300)
+            cluster.push_request_errors(PRODUCE, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER)
+            before = time.monotonic()
+            sends = (producer.send(RECORD) for _ in range(3))
+            errors = await asyncio.gather(*sends, return_exceptions=True)
+            took = time.monotonic() - before
+            cluster.set_rtt(0)
+            await until(lambda: producer.healthy)
+            return first, errors, took, await producer.send(RECORD)
+
+    first, errors, took, last = asyncio.run(scenario())
+    assert [facts(error)[:2] for error in errors] == [("unknown", False)] * 3
+    assert took < 2.0
+    assert last.offset > first.offset
+
+
+def test_a_producer_is_not_healthy_while_it_is_replaced(cluster):
+    """Between a fatal error and the new producer nothing is taken, and `healthy` says so."""
+    may_turn = threading.Event()
+    may_turn.set()
+
+    class Held(RecordProducer):
+        def _turn(self):
+            if self._generation is None:
+                may_turn.wait(10)
+            super()._turn()
+
+    async def scenario():
+        kafka = KafkaSettings(bootstrap_servers=cluster.bootstrap_servers)
+        async with running(Held(kafka, client_id="test", delivery_timeout=5)) as producer:
+            await producer.send(RECORD)
+            seen = [producer.healthy]
+            may_turn.clear()
+            cluster.push_request_errors(PRODUCE, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER)
+            with pytest.raises(DeliveryError):
+                await producer.send(RECORD)
+            seen.append(producer.healthy)
+            with pytest.raises(DeliveryError) as caught:
+                await producer.send(RECORD)
+            with pytest.raises(BrokerUnavailable):
+                producer.check("t", 1.0)
+            may_turn.set()
+            await until(lambda: producer.healthy)
+            return seen, caught.value
+
+    seen, error = asyncio.run(scenario())
+    assert seen == [True, False]
+    assert facts(error) == ("no", False, "_FATAL")
+
+
+def test_the_thread_goes_on_after_an_error(cluster, caplog):
+    """Whatever fails in a turn of the thread, the next turn comes; the log names the kind only."""
+
+    class Stumbling(RecordProducer):
+        stumbles = 2
+
+        def _turn(self):
+            if self.stumbles:
+                self.stumbles -= 1
+                raise ValueError("at 10.0.0.1:9092")
+            super()._turn()
+
+    async def scenario():
+        kafka = KafkaSettings(bootstrap_servers=cluster.bootstrap_servers)
+        async with running(Stumbling(kafka, client_id="test", delivery_timeout=5)) as producer:
+            return await producer.send(RECORD)
+
+    assert asyncio.run(scenario()) == Stored("t", 0, 0)
+    assert [record.getMessage() for record in caplog.records if "goes on" in record.message] == [
+        "producer thread goes on after ValueError"
+    ] * 2
+
+
+def test_a_sender_whose_loop_has_gone_disturbs_nobody(cluster):
+    """An answer for a closed loop is dropped; another loop's sender gets its own."""
+
+    async def leave(producer):
+        task = asyncio.ensure_future(producer.send(RECORD))
+        await asyncio.sleep(0)
+        task.cancel()
+
+    async def scenario(producer):
+        async with running(producer):
+            return await producer.send(RECORD)
+
+    producer = new_producer(cluster.bootstrap_servers)
+    asyncio.run(leave(producer))
+    assert asyncio.run(scenario(producer)) == Stored("t", 0, 1)
+
+
+def test_close_waits_for_a_record_whose_sender_was_cancelled(cluster):
+    """A client that goes away does not take its utterance along."""
+
+    async def scenario():
+        producer = new_producer(cluster.bootstrap_servers)
+        sender = asyncio.ensure_future(producer.send(RECORD))
+        await asyncio.sleep(0)
+        sender.cancel()
+        await asyncio.gather(sender, return_exceptions=True)
+        await producer.close(5.0)
+        async with running(new_producer(cluster.bootstrap_servers)) as other:
+            return sender.cancelled(), await other.send(RECORD)
+
+    assert asyncio.run(scenario()) == (True, Stored("t", 0, 1))
+
+
+def test_a_closed_producer_takes_nothing(cluster):
+    """After `close`, which may be repeated, a record is refused at once."""
+
+    async def scenario():
+        producer = new_producer(cluster.bootstrap_servers)
+        await producer.close(1.0)
+        await producer.close(1.0)
+        with pytest.raises(DeliveryError) as caught:
+            await producer.send(RECORD)
+        return caught.value, producer.healthy
+
+    error, healthy = asyncio.run(scenario())
+    assert (facts(error), healthy) == (("no", False, "_DESTROY"), False)
+
+
+def test_a_send_does_not_block_the_loop(cluster):
+    """While records wait for a slow broker the loop turns."""
+    cluster.set_rtt(100)
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            large = Record("t", b"key", bytes(1_500_000))
+            sends = [asyncio.ensure_future(producer.send(large)) for _ in range(5)]
+            longest, last = 0.0, time.monotonic()
+            while not all(send.done() for send in sends):
+                await asyncio.sleep(0.005)
+                longest, last = max(longest, time.monotonic() - last), time.monotonic()
+            return longest
+
+    assert asyncio.run(scenario()) < 0.2
+
+
+def test_check_tells_what_is_wrong(cluster):
+    """A topic that may be written, one that is not there, one that is hidden, and no broker."""
+    cluster.set_topic_error("missing")
+    cluster.set_topic_error("hidden", KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            producer.check("t", 5.0)
+            with pytest.raises(TopicMissing) as missing:
+                producer.check("missing", 5.0)
+            with pytest.raises(TopicMissing) as hidden:
+                producer.check("hidden", 5.0)
+            cluster.set_broker_down()
+            with pytest.raises(BrokerUnavailable) as down:
+                producer.check("t", 0.5)
+            return missing.value.reason, hidden.value.reason, str(down.value)
+
+    missing, hidden, down = asyncio.run(scenario())
+    assert (missing, hidden) == ("UNKNOWN_TOPIC_OR_PART", "TOPIC_AUTHORIZATION_FAILED")
+    assert down.startswith("the broker is not available: _")
+
+
+def test_no_address_is_logged(cluster, caplog, monkeypatch):
+    """What librdkafka complains of is in the log, without where the broker is."""
+    caplog.set_level(logging.DEBUG)
+    # Without memory of what other tests have made it say shortly before.
+    monkeypatch.setattr(logging.getLogger("speech_lib.kafka.producer"), "filters", [])
+    servers = cluster.bootstrap_servers
+    cluster.set_broker_down()
+
+    async def scenario():
+        async with running(new_producer(servers, 1.0)) as producer:
+            with pytest.raises(DeliveryError):
+                await producer.send(RECORD)
+
+    asyncio.run(scenario())
+    lines = [record for record in caplog.records if record.name == "speech_lib.kafka.producer"]
+    assert any("Connection refused" in line.getMessage() for line in lines)
+    assert not any(part in caplog.text for part in servers.split(":"))
