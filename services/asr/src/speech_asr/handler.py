@@ -1,0 +1,168 @@
+"""The way of one utterance: decode, recognise, store the text; or store it as a dead letter.
+
+`pipeline` runs one `handle` for each record it has in hand, and commits when it returns.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from speech_lib import headers
+from speech_lib.errors import RegistryUnavailable, SchemaRefused
+from speech_lib.events import TextRecognized, TextRecognizedEvent
+from speech_lib.logs import get_logger
+from speech_lib.records import ReceivedRecord, Record
+from speech_lib.tracing import TraceContext
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
+
+from speech_asr import intake
+from speech_asr.engine import Recognition, duration_s
+from speech_asr.errors import Reason, Unprocessable
+from speech_asr.intake import Decoder, Utterance
+from speech_asr.metrics import Metrics
+from speech_asr.outbox import Outbox
+
+SOURCE_SERVICE = "asr"
+_log = get_logger(__name__)
+
+
+class Recogniser(Protocol):
+    """What turns samples into words (`speech_asr.pool.RecogniserPool`)."""
+
+    async def recognise(self, samples: bytes) -> tuple[Recognition, float]:
+        """Return what was heard and the seconds it took, or raise `Unprocessable`."""
+        ...
+
+
+class Encoder(Protocol):
+    """What turns an event into a record's value (`speech_lib.registry.EventSerializer`)."""
+
+    def encode(self, event: TextRecognizedEvent) -> bytes:
+        """Return the value, without I/O."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Where results go.
+
+    Attributes:
+        text: Recognised texts.
+        dead_letter: Records that cannot be processed.
+    """
+
+    text: str
+    dead_letter: str
+
+
+class Handler:
+    """Brings each record to its end: a text or a dead letter that the broker has stored."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        recogniser: Recogniser,
+        encoder: Encoder,
+        outbox: Outbox,
+        topics: Topics,
+        metrics: Metrics,
+    ) -> None:
+        self._decoder = decoder
+        self._recogniser = recogniser
+        self._encoder = encoder
+        self._outbox = outbox
+        self._topics = topics
+        self._metrics = metrics
+
+    async def handle(self, record: ReceivedRecord) -> None:
+        """Return when the result of a record is stored; when cancelled, it may be stored or not."""
+        fetched_ms = headers.now_ms()
+        try:
+            await self._recognise(record, fetched_ms)
+        except Unprocessable as refusal:
+            await self._bury(record, refusal.reason)
+        except Exception:  # noqa: BLE001 - a defect must not stop a partition for good
+            _log.exception("unexpected_error")
+            await self._bury(record, Reason.INTERNAL_ERROR)
+
+    async def _recognise(self, record: ReceivedRecord, fetched_ms: int) -> None:
+        utterance = await self._read(record)
+        recognition, seconds = await self._recogniser.recognise(utterance.samples)
+        await self._outbox.store_text(self._text(record, utterance, recognition, fetched_ms))
+        audio_seconds = duration_s(utterance.samples)
+        self._count(recognition, audio_seconds, seconds)
+        _log.info(
+            "utterance",
+            correlation_id=utterance.correlation_id,
+            partition=record.partition,
+            offset=record.offset,
+            audio_seconds=round(audio_seconds, 3),
+            recognise_ms=round(seconds * 1000),
+            real_time_factor=round(seconds / audio_seconds, 3) if audio_seconds else None,
+            outcome=_outcome(recognition),
+        )
+
+    async def _read(self, record: ReceivedRecord) -> Utterance:
+        """Decode a record, waiting for the registry as long as it takes."""
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type((RegistryUnavailable, SchemaRefused)),
+            wait=wait_exponential(multiplier=0.2, max=5),
+            before_sleep=lambda _: _log.warning("schema_unavailable", partition=record.partition),
+        )
+        return await attempts(asyncio.to_thread, intake.read, self._decoder, record.value)
+
+    def _text(
+        self,
+        record: ReceivedRecord,
+        utterance: Utterance,
+        recognition: Recognition,
+        fetched_ms: int,
+    ) -> Record:
+        event = TextRecognizedEvent.new(
+            correlation_id=utterance.correlation_id,
+            source_service=SOURCE_SERVICE,
+            payload=TextRecognized(recognition.text, recognition.language, recognition.confidence),
+        )
+        heard = TraceContext.parse(record.headers.get(headers.TRACEPARENT))
+        return Record(
+            topic=self._topics.text,
+            key=utterance.correlation_id.encode(),
+            value=self._encoder.encode(event),
+            headers=headers.for_asr_text(
+                event,
+                traceparent=(heard.child() if heard else TraceContext.begin()).header(),
+                input_event_id=utterance.event_id,
+                fetched_ms=fetched_ms,
+                recognised_ms=headers.now_ms(),
+            ),
+        )
+
+    def _count(self, recognition: Recognition, audio_seconds: float, seconds: float) -> None:
+        self._metrics.utterances.labels(_outcome(recognition)).inc()
+        self._metrics.audio_seconds.inc(audio_seconds)
+        self._metrics.recognition_seconds.observe(seconds)
+
+    async def _bury(self, record: ReceivedRecord, reason: Reason) -> None:
+        """Store the record as it came in the dead-letter topic."""
+        await self._outbox.store_dead_letter(
+            Record(
+                topic=self._topics.dead_letter,
+                key=record.key,
+                value=record.value,
+                headers=headers.for_dead_letter(record, reason=reason.value),
+            )
+        )
+        self._metrics.utterances.labels("dead_letter").inc()
+        self._metrics.dead_letters.labels(reason.value).inc()
+        _log.warning(
+            "utterance",
+            correlation_id=record.headers.get(headers.CORRELATION_ID),
+            partition=record.partition,
+            offset=record.offset,
+            outcome="dead_letter",
+            reason=reason.value,
+        )
+
+
+def _outcome(recognition: Recognition) -> str:
+    return "recognised" if recognition.text else "silent"

@@ -1,0 +1,196 @@
+"""Keep the workers busy with records and commit what is done: the loop of the service.
+
+`__main__` runs it. The consumer blocks, so each of its calls runs in a thread; between two calls
+the loop starts what was read and commits what is stored. Only so many records are in hand at once:
+at the limit the partitions are paused, and polled all the same, because that is how the consumer
+learns of changes in its group.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from speech_lib.errors import BrokerUnavailable
+from speech_lib.logs import get_logger
+from speech_lib.records import ReceivedRecord
+
+from speech_asr.metrics import Metrics
+from speech_asr.offsets import OffsetTracker, Partition
+
+DRAIN_SECONDS = 20.0
+"""What recognitions in hand get to end after the first signal; what does not is done again."""
+_POLL_SECONDS = 0.1
+_REOPEN_SECONDS = 1.0
+
+Partitions = frozenset[Partition]
+OnPartitions = Callable[[Partitions], None]
+_log = get_logger(__name__)
+
+
+class Consumer(Protocol):
+    """A member of a consumer group (`speech_lib.consumer.RecordConsumer`); all calls block."""
+
+    def poll(self, timeout: float, max_records: int = ...) -> list[ReceivedRecord]:
+        """Return records, waiting for the first one."""
+        ...
+
+    def commit(self, next_offsets: Mapping[Partition, int]) -> None:
+        """Store the next offset of partitions."""
+        ...
+
+    def pause(self, partitions: Partitions) -> None:
+        """Fetch no more of these partitions."""
+        ...
+
+    def resume(self, partitions: Partitions) -> None:
+        """Fetch these partitions again."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group."""
+        ...
+
+
+class Stop(Protocol):
+    """What was asked for by signals (`speech_lib.service.StopSignals`)."""
+
+    drain: asyncio.Event
+    now: asyncio.Event
+
+
+OpenConsumer = Callable[[OnPartitions, OnPartitions], Consumer]
+"""Joins the group; takes what to call for partitions gained, and for partitions lost."""
+
+
+class _Member:
+    """One membership in the group: its consumer, its partitions and their offsets.
+
+    The methods that block run in a thread, one at a time.
+    """
+
+    def __init__(self, open_consumer: OpenConsumer) -> None:
+        self.tracker = OffsetTracker()
+        self._paused: Partitions = frozenset()
+        self._commit_failing = False
+        self._consumer = open_consumer(self.tracker.assign, self._give_up)
+
+    def poll(self, room: int) -> list[ReceivedRecord]:
+        """Return at most `room` records that this member may work on. Blocks."""
+        self._regulate(wanted=room > 0)
+        found = self._consumer.poll(_POLL_SECONDS, max(room, 1))
+        return [r for r in found if self.tracker.begin((r.topic, r.partition), r.offset)]
+
+    def commit(self) -> None:
+        """Commit what is stored; if that fails, a later commit makes up for it. Blocks."""
+        offsets = self.tracker.committable()
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(offsets)
+        except BrokerUnavailable as error:
+            if not self._commit_failing:
+                _log.warning("commit_failed", reason=error.reason)
+            self._commit_failing = True
+            return
+        self._commit_failing = False
+        self.tracker.committed(offsets)
+
+    def leave(self) -> None:
+        """Commit and leave the group. Blocks."""
+        self.commit()
+        self._consumer.close()
+
+    def _regulate(self, *, wanted: bool) -> None:
+        """Pause or resume; partitions that were assigned meanwhile are treated like the others."""
+        assigned = self.tracker.assigned
+        paused = frozenset() if wanted else assigned
+        if resumed := (self._paused & assigned) - paused:
+            self._consumer.resume(resumed)
+        if stopped := paused - self._paused:
+            self._consumer.pause(stopped)
+        self._paused = paused
+
+    def _give_up(self, partitions: Partitions) -> None:
+        """Commit what is stored while these partitions are still ours, then forget them."""
+        self.commit()
+        self.tracker.forget(partitions)
+        self._paused -= partitions
+
+
+class Pipeline:
+    """Reads utterances and has each handled, as many at once as `capacity`.
+
+    Args:
+        open_consumer: Joins the group.
+        handle: Brings one record to its end; a return means that its result is stored.
+        capacity: The largest number of records in hand.
+        metrics: Where the number of those is shown.
+        drain_seconds: What those in hand get to end when the service stops.
+    """
+
+    def __init__(
+        self,
+        open_consumer: OpenConsumer,
+        handle: Callable[[ReceivedRecord], Awaitable[None]],
+        *,
+        capacity: int,
+        metrics: Metrics,
+        drain_seconds: float = DRAIN_SECONDS,
+    ) -> None:
+        self._open_consumer = open_consumer
+        self._handle = handle
+        self._capacity = capacity
+        self._drain_seconds = drain_seconds
+        self._in_hand: set[asyncio.Task[None]] = set()
+        self._defect: BaseException | None = None
+        metrics.in_hand.set_function(lambda: len(self._in_hand))
+
+    async def run(self, stop: Stop) -> None:
+        """Work until a signal comes; end what is in hand, commit it and leave the group.
+
+        What is not done at the deadline, or when a second signal comes, is not committed, so it is
+        done again by another member.
+        """
+        while not stop.drain.is_set():
+            member = await asyncio.to_thread(_Member, self._open_consumer)
+            try:
+                await self._work(member, stop)
+            except BrokerUnavailable as error:
+                _log.warning("consumer_replaced", reason=error.reason)
+                await asyncio.sleep(_REOPEN_SECONDS)
+            finally:
+                await self._drop()
+                await asyncio.to_thread(member.leave)
+
+    async def _work(self, member: _Member, stop: Stop) -> None:
+        while not stop.drain.is_set():
+            await self._turn(member, room=self._capacity - len(self._in_hand))
+        deadline = asyncio.get_running_loop().time() + self._drain_seconds
+        while self._in_hand and not stop.now.is_set():
+            if asyncio.get_running_loop().time() > deadline:
+                return
+            await self._turn(member, room=0)
+
+    async def _turn(self, member: _Member, *, room: int) -> None:
+        for record in await asyncio.to_thread(member.poll, room):
+            task = asyncio.create_task(self._finish(member, record))
+            self._in_hand.add(task)
+            task.add_done_callback(self._ended)
+        await asyncio.to_thread(member.commit)
+        if self._defect is not None:
+            raise self._defect
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._in_hand.discard(task)
+        if not task.cancelled():
+            self._defect = self._defect or task.exception()
+
+    async def _finish(self, member: _Member, record: ReceivedRecord) -> None:
+        await self._handle(record)
+        member.tracker.finish((record.topic, record.partition), record.offset)
+
+    async def _drop(self) -> None:
+        """Drop what is still in hand."""
+        for task in self._in_hand:
+            task.cancel()
+        await asyncio.gather(*self._in_hand, return_exceptions=True)

@@ -1,0 +1,168 @@
+"""The worker processes: a recogniser in each, one utterance at a time in each.
+
+Used by `pipeline`. Every worker has an executor of its own, because a process that dies breaks its
+whole executor: shared, it would take the utterances of the others with it, and nobody could tell
+which of them had killed it.
+"""
+
+import asyncio
+import multiprocessing
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from speech_lib.logs import get_logger
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
+
+from speech_asr import worker
+from speech_asr.engine import EngineChoice, Recognition
+from speech_asr.errors import EngineFailed, EngineUnavailable, Reason, Unprocessable
+
+RECOGNITION_LIMIT_SECONDS = 300.0
+"""A worker that takes longer for one utterance hangs: the largest is 49 s of speech."""
+_ATTEMPTS = 2
+_T = TypeVar("_T")
+_log = get_logger(__name__)
+
+
+class _Worker:
+    """One process with its engine; replaced whole when anything goes wrong in it."""
+
+    def __init__(self, choice: EngineChoice, limit_seconds: float) -> None:
+        self._choice = choice
+        self._limit_seconds = limit_seconds
+        self._executor: ProcessPoolExecutor | None = None
+        self.pid: int | None = None
+
+    async def load(self) -> None:
+        """Start the process and load the engine, unless that is done.
+
+        Raises:
+            EngineUnavailable: It cannot be loaded.
+        """
+        if self.pid is not None:
+            return
+        try:
+            self.pid = await self._call(worker.load, self._choice)
+        except BrokenProcessPool:
+            self.discard()
+            raise EngineUnavailable(
+                "ASR_WORKERS: a recogniser ended while it was loading; it takes some 150 MB each"
+            ) from None
+
+    async def transcribe(self, samples: bytes) -> tuple[Recognition, float]:
+        """Return what the engine hears and the seconds that it took.
+
+        Raises:
+            EngineFailed: The engine raised, took too long or was killed; the process is replaced.
+        """
+        try:
+            async with asyncio.timeout(self._limit_seconds):
+                return await self._call(worker.transcribe, self._choice, samples)
+        except (EngineFailed, BrokenProcessPool, TimeoutError) as error:
+            self.discard()
+            raise EngineFailed(type(error).__name__) from None
+
+    async def _call(self, function: Callable[..., _T], *arguments: object) -> _T:
+        if self._executor is None:
+            # Spawned, as a fork would copy the threads' locks and the broker's connections.
+            self._executor = ProcessPoolExecutor(
+                1, mp_context=multiprocessing.get_context("spawn"), initializer=worker.prepare
+            )
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, function, *arguments
+        )
+
+    def discard(self) -> None:
+        """End the process, whatever it is doing; the next `load` starts another."""
+        for process in multiprocessing.active_children():
+            if process.pid == self.pid:
+                process.kill()
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+        self._executor = self.pid = None
+
+
+class RecogniserPool:
+    """Recognises as many utterances side by side as it has workers; the others wait their turn.
+
+    Args:
+        choice: Which engine to load.
+        workers: How many processes.
+        on_replaced: Called for each worker that had to be replaced.
+        limit_seconds: What one recognition may take.
+
+    The caller owes one `start` before the first utterance and one `close`.
+    """
+
+    def __init__(
+        self,
+        choice: EngineChoice,
+        workers: int,
+        *,
+        on_replaced: Callable[[], None] = lambda: None,
+        limit_seconds: float = RECOGNITION_LIMIT_SECONDS,
+    ) -> None:
+        self._workers = [_Worker(choice, limit_seconds) for _ in range(workers)]
+        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._on_replaced = on_replaced
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """The ids of the worker processes that have loaded their engine."""
+        return frozenset(each.pid for each in self._workers if each.pid is not None)
+
+    async def start(self) -> None:
+        """Load the engine in every worker.
+
+        Raises:
+            EngineUnavailable: It cannot be loaded.
+        """
+        await asyncio.gather(*(each.load() for each in self._workers))
+        for each in self._workers:
+            self._idle.put_nowait(each)
+
+    async def recognise(self, samples: bytes) -> tuple[Recognition, float]:
+        """Return what was said in one utterance, and the seconds that hearing it took.
+
+        A worker that fails is replaced and the utterance tried once more. When cancelled, the
+        worker still ends its utterance.
+
+        Raises:
+            Unprocessable: It failed again.
+        """
+        async with self._idle_worker() as one:
+            for _ in range(_ATTEMPTS):
+                await _load_again(one)
+                try:
+                    return await one.transcribe(samples)
+                except EngineFailed as error:
+                    _log.warning("worker_replaced", reason=str(error))
+                    self._on_replaced()
+        raise Unprocessable(Reason.RECOGNISER_FAILED)
+
+    @asynccontextmanager
+    async def _idle_worker(self) -> AsyncIterator[_Worker]:
+        one = await self._idle.get()
+        try:
+            yield one
+        finally:
+            self._idle.put_nowait(one)
+
+    def close(self) -> None:
+        """End all workers, also those that are recognising."""
+        for each in self._workers:
+            each.discard()
+
+
+async def _load_again(one: _Worker) -> None:
+    """Load until it succeeds: that a machine is short of memory is not the utterance's fault."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(EngineUnavailable),
+        wait=wait_exponential(multiplier=0.2, max=5),
+        before_sleep=lambda _: _log.warning("engine_unavailable"),
+    ):
+        with attempt:
+            await one.load()

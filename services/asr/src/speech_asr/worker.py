@@ -1,0 +1,70 @@
+"""What runs in a worker process: one engine, loaded once.
+
+`pool` starts the processes and calls these functions in them; nothing else here is imported there
+but the engine, which keeps a worker small.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from functools import cache
+from multiprocessing import connection
+
+from speech_asr.engine import Engine, EngineChoice, Recognition
+from speech_asr.errors import EngineFailed
+
+
+def prepare() -> None:
+    """Set the process up: it ends with its parent, and drains with it."""
+    # Ctrl-C in a terminal goes to every process; the parent alone decides what is finished.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Exit as soon as the parent has gone, also by SIGKILL; at the latest after the utterance."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def load(choice: EngineChoice) -> int:
+    """Load the engine and return the id of this process.
+
+    Raises:
+        EngineUnavailable: It cannot be loaded.
+    """
+    _engine(choice)
+    return os.getpid()
+
+
+def transcribe(choice: EngineChoice, samples: bytes) -> tuple[Recognition, float]:
+    """Return what the engine hears, and how many seconds it took.
+
+    Raises:
+        EngineFailed: It raised something; only the kind is told, since the text may hold words.
+    """
+    engine = _engine(choice)
+    began = time.perf_counter()
+    try:
+        recognition = engine.transcribe(samples)
+    except Exception as error:  # noqa: BLE001  # whatever an engine raises stays in its process
+        raise EngineFailed(type(error).__name__) from None
+    return recognition, time.perf_counter() - began
+
+
+@cache
+def _engine(choice: EngineChoice) -> Engine:
+    """Load an engine; its packages are imported nowhere else."""
+    match choice.name:
+        case "pocketsphinx":
+            from speech_asr.pocketsphinx_engine import PocketSphinxEngine  # noqa: PLC0415
+
+            return PocketSphinxEngine()
+        case "whisper":
+            from speech_asr.whisper_engine import WhisperEngine  # noqa: PLC0415
+
+            return WhisperEngine(choice.model or "")
