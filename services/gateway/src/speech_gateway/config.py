@@ -22,34 +22,50 @@ from speech_gateway.admission import Networks
 from speech_gateway.handshake import NO_ORIGIN
 from speech_gateway.messages import Limits
 
+MIN_WAV_BYTES = wav.HEADER_BYTES + wav.CONTAINER_HEAD_BYTES
 MAX_WAV_BYTES = 1_572_864
 MAX_CHUNK_BYTES = 65_536
 MAX_RATE = 100_000
+
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 BufferLimitAction = Literal["reject", "publish"]
 
 
 def _networks(text: str) -> Networks:
     try:
-        return tuple(ip_network(item) for item in comma_separated(text))
+        return tuple(ip_network(item) for item in _items(text))
     except ValueError:
         raise Unreadable from None
 
 
 def _origins(text: str) -> frozenset[str]:
-    origins = comma_separated(text)
+    origins = _items(text)
     if not all(_is_origin(origin) for origin in origins):
         raise Unreadable
     return frozenset(origins)
 
 
+def _items(text: str) -> tuple[str, ...]:
+    """Split at commas; a text of commas alone must not pass for "not set", which is open to all."""
+    items = comma_separated(text)
+    if not items:
+        raise Unreadable
+    return items
+
+
 def _is_origin(text: str) -> bool:
-    """Tell whether a browser could send this as an Origin (RFC 6454 section 6.2)."""
+    """Tell whether a browser could send this as an Origin (RFC 6454 section 6.2).
+
+    What none could send would never match: capitals, the scheme's own port, a path.
+    """
     if text in {NO_ORIGIN, "null"}:
         return True
     scheme, separator, host = text.partition("://")
     printable = text.isascii() and text.isprintable() and " " not in text
-    return bool(scheme and separator and host) and printable and not set(host) & set("/?#@*")
+    serialised = text == text.lower() and not host.endswith(_DEFAULT_PORTS.get(scheme, ()))
+    plain = printable and serialised and not set(host) & set("/?#@*")
+    return bool(scheme and separator and host) and plain
 
 
 TrustedProxies = Annotated[
@@ -57,7 +73,10 @@ TrustedProxies = Annotated[
 ]
 OriginAllowlist = Annotated[
     frozenset[str],
-    Reads("origins such as https://app.example, null or none, separated by commas", _origins),
+    Reads(
+        "origins as browsers send them (https://app.example), null or none, separated by commas",
+        _origins,
+    ),
 ]
 
 
@@ -79,8 +98,8 @@ class GatewaySettings(ServiceSettings):
     trusted_proxies: TrustedProxies = Field((), alias="TRUSTED_PROXIES")
     """Whose X-Forwarded-For is believed; empty: nobody's."""
 
-    max_buffer_bytes: Annotated[int, whole(wav.HEADER_BYTES + wav.SAMPLE_BYTES, MAX_WAV_BYTES)] = (
-        Field(MAX_WAV_BYTES, alias="MAX_BUFFER_BYTES")
+    max_buffer_bytes: Annotated[int, whole(MIN_WAV_BYTES, MAX_WAV_BYTES)] = Field(
+        MAX_WAV_BYTES, alias="MAX_BUFFER_BYTES"
     )
     """The largest utterance, as a WAV file, in bytes."""
 

@@ -66,7 +66,8 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         self._budget = TokenBucket(_BUDGET_BURST, _BUDGET_PER_SECOND, self.loop.time())
         self._chunk = bytearray()
         self._ending: Ending | None = None
-        self.on_stream_ended: asyncio.Event = asyncio.Event()
+        self._abort_timer: asyncio.TimerHandle | None = None
+        self.stream_ended = asyncio.Event()
         """Set when the stream has ended, although messages may still wait to be received."""
 
     # What the conversation calls
@@ -83,8 +84,8 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
             return await self.recv_messages.get()
         except EOFError:
             pass
-        except UnicodeDecodeError:
-            self._fail(CloseCode.INVALID_DATA, "invalid UTF-8")
+        except UnicodeDecodeError as error:
+            self._fail(CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}")
         except TooManyFragments:
             self._fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
         raise StreamEnded(self._ending or Ending.DISCONNECT)
@@ -115,9 +116,17 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         """Let go of everything that the transport held."""
         super().connection_lost(exc)
         self._handshakes.end(self)
-        self.on_stream_ended.set()
+        self.stream_ended.set()
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
         if self.slot is not None:
             self.slot.release()
+
+    def eof_received(self) -> None:
+        """Notice that the client will send no more, also while something is still unsent."""
+        super().eof_received()
+        if self._ending is None:
+            self._end_stream(Ending.DISCONNECT)
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
         """Offer room for one small read."""
@@ -135,14 +144,14 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         if self._ending is Ending.RATE_LIMITED:
             return  # a flooder's further frames are not even looked at
         super().data_received(bytes(data))
-        if self._ending is None and self.protocol.state is not State.CONNECTING:
+        if self.protocol.state is State.CLOSING and self._ending is None:
             self._notice_end()
 
     def process_event(self, event: Event) -> None:
         """Pass on one frame, if its budget allows."""
         if self._ending is not None:
             return  # sent after the end, in the same read
-        if self._counts(event) and not self._budget.take(self.loop.time()):
+        if self._is_on_budget(event) and not self._budget.take(self.loop.time()):
             self._end_stream(Ending.RATE_LIMITED)
             return
         super().process_event(event)
@@ -155,17 +164,18 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
     # Inside
 
     @staticmethod
-    def _counts(frame: Event) -> bool:
-        """Tell whether this is a control frame, or an empty one, and so on the budget.
+    def _is_on_budget(event: Event) -> bool:
+        """Tell whether this is a control frame, or an empty one.
 
         An empty final fragment is not: some honest clients end every fragmented message so.
         """
-        if not isinstance(frame, Frame):
+        if not isinstance(event, Frame):
             return False
-        if frame.opcode in {Opcode.PING, Opcode.PONG}:
+        if event.opcode is Opcode.PING or event.opcode is Opcode.PONG:
             return True
-        ends_fragments = frame.opcode is Opcode.CONT and frame.fin
-        return not frame.data and not ends_fragments and frame.opcode is not Opcode.CLOSE
+        if event.data or event.opcode is Opcode.CLOSE:
+            return False
+        return not (event.opcode is Opcode.CONT and event.fin)
 
     def _notice_end(self) -> None:
         failure = self.protocol.parser_exc
@@ -186,6 +196,7 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
     def _end_stream(self, ending: Ending) -> None:
         self._ending = ending
         self.recv_messages.close()
-        self.on_stream_ended.set()
-        if ending is not Ending.RATE_LIMITED:  # that one has a message to be sent first
-            self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)
+        self.stream_ended.set()
+        # A flooder is told first, and cut after that. The others may put off closing TCP.
+        if ending is not Ending.RATE_LIMITED and self._abort_timer is None:
+            self._abort_timer = self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
+from collections import deque
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
@@ -76,23 +76,21 @@ class Conversation:
         self._context = context
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._actions: asyncio.Queue[Action | None] = asyncio.Queue()
+        self._owed: deque[Action] = deque(session.start())
+        self._news = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._owe(session.start())
 
     async def run(self) -> None:
         """Lead the session to its end; returns when its last action has been performed."""
         self._set_timer()
         reader = asyncio.create_task(self._read())
         try:
-            # Passed on unnamed: a name here would keep an utterance's bytes until it is stored.
-            while await self._perform(await self._actions.get()):
-                pass
+            while await self._is_more_owed():
+                await self._perform_next()
         finally:
             self._stop_timer()
             reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reader
+            await asyncio.wait([reader])
 
     def drain(self, deadline: float) -> None:
         """Tell the session that the gateway stops at `deadline`, on the loop's clock."""
@@ -128,11 +126,11 @@ class Conversation:
         """Wait until `at`, or until the stream has ended: then what is left is read at once."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(at):
-                await self._connection.on_stream_ended.wait()
+                await self._connection.stream_ended.wait()
 
     def _on_timer(self) -> None:
         self._timer = None
-        if self._connection.on_stream_ended.is_set():
+        if self._connection.stream_ended.is_set():
             return  # how it ended is known, and comes when the reader has caught up
         self._owe(self.session.tick(self._loop.time()))
         self._set_timer()
@@ -140,10 +138,16 @@ class Conversation:
     # What is owed
 
     def _owe(self, actions: Actions) -> None:
-        for action in actions:
-            self._actions.put_nowait(action)
-        if self.session.state is State.ENDED:
-            self._actions.put_nowait(None)
+        self._owed.extend(actions)
+        if actions or self.session.state is State.ENDED:
+            self._news.set()
+
+    async def _is_more_owed(self) -> bool:
+        """Wait until something is owed; False when the session has ended and nothing is."""
+        while not self._owed and self.session.state is not State.ENDED:
+            self._news.clear()
+            await self._news.wait()
+        return bool(self._owed)
 
     def _set_timer(self) -> None:
         """Have the session woken at its deadline.
@@ -163,22 +167,18 @@ class Conversation:
             self._timer.cancel()
             self._timer = None
 
-    async def _perform(self, action: Action | None) -> bool:
-        """Perform one action; False after the last."""
-        match action:
+    async def _perform_next(self) -> None:
+        match self._owed.popleft():  # unnamed: a name would keep an utterance until it is stored
             case Reply(message):
                 await self._send(message.to_json())
             case Publish(utterance):
                 pending = self._publish(utterance)
-                del action, utterance  # only the producer holds the audio while it is on its way
+                del utterance  # only the producer holds the audio while it is on its way
                 self._owe(await self._answer(pending))
             case Close(code, reason, abort=True):
                 await self._connection.cut(code, reason)
             case Close(code, reason):
                 await self._connection.close(code, reason)
-            case None:
-                return False
-        return True
 
     async def _send(self, text: str) -> None:
         with contextlib.suppress(ConnectionClosed):  # gone: its end comes through the reader
@@ -193,22 +193,27 @@ class Conversation:
             return None
 
     async def _answer(self, pending: Awaitable[Receipt] | None) -> Actions:
+        """Wait for the broker's word and pass it on."""
         if pending is None:
             return self.session.not_stored(Failure.INTERNAL_ERROR, "no")
-        began = time.perf_counter()
+        began = self._loop.time()
         try:
-            return self.session.stored(await pending)
+            receipt = await pending
         except NotStored as error:
-            log.warning(
-                "not stored",
-                correlation_id=self._context.correlation_id,
-                code=error.failure.value.code,
-                stored=error.stored,
-                reason=error.reason,
-            )
+            self._log_not_stored(error)
             return self.session.not_stored(error.failure, error.stored)
         except Exception:
             log.exception("storing failed", correlation_id=self._context.correlation_id)
             return self.session.not_stored(Failure.INTERNAL_ERROR, "unknown")
         finally:
-            self.ack_seconds = time.perf_counter() - began
+            self.ack_seconds = self._loop.time() - began
+        return self.session.stored(receipt)
+
+    def _log_not_stored(self, error: NotStored) -> None:
+        log.warning(
+            "not stored",
+            correlation_id=self._context.correlation_id,
+            code=error.failure.value.code,
+            stored=error.stored,
+            reason=error.reason,
+        )

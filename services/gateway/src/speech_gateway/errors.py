@@ -18,7 +18,19 @@ class GatewayError(Exception):
 
 
 class InvalidMessage(GatewayError):  # noqa: N818 - a verdict on the client, in the protocol's words
-    """A text message that the protocol does not know; its text is for the client."""
+    """A text message that the protocol does not know; its text is for the client.
+
+    Attributes:
+        limit: the size that was passed, in bytes, where that is what is wrong.
+        observed: the size that the message had.
+    """
+
+    def __init__(
+        self, message: str, *, limit: int | None = None, observed: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.observed = observed
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,9 +122,13 @@ def check_client_message(text: str) -> None:
     Raises:
         InvalidMessage: if it is anything else; says what was expected.
     """
-    # A character is at least a byte: the cheap test comes first.
-    if len(text) > MAX_TEXT_BYTES or len(text.encode()) > MAX_TEXT_BYTES:
-        raise InvalidMessage(f"a text message holds at most {MAX_TEXT_BYTES} bytes")
+    size = len(text.encode())
+    if size > MAX_TEXT_BYTES:
+        raise InvalidMessage(
+            f"a text message holds at most {MAX_TEXT_BYTES} bytes",
+            limit=MAX_TEXT_BYTES,
+            observed=size,
+        )
     try:
         message = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):  # too many digits are a ValueError, too deep is the other

@@ -51,20 +51,16 @@ class Publisher:
             topic=self.topic,
             key=context.correlation_id.encode(),
             value=self.serializer.encode(event),
-            headers=self._headers(context, utterance),
+            headers=headers.for_audio_ingress(
+                event,
+                traceparent=context.trace.header(),
+                ended_by=utterance.ended_by,
+                handshake_ms=_milliseconds(context, utterance.handshake_at),
+                first_audio_ms=_milliseconds(context, utterance.first_audio_at),
+                ended_ms=_milliseconds(context, utterance.ended_at),
+            ),
         )
         return self._receipt(event.event_id, self.producer.send(record))
-
-    def _headers(self, context: Context, utterance: Utterance) -> dict[str, str]:
-        return headers.audio_ingress(
-            correlation_id=context.correlation_id,
-            traceparent=context.trace.header(),
-            event_type=AudioInputEvent.event_type,
-            ended_by=utterance.ended_by,
-            handshake_ms=_milliseconds(context, utterance.handshake_at),
-            first_audio_ms=_milliseconds(context, utterance.first_audio_at),
-            ended_ms=_milliseconds(context, utterance.ended_at),
-        )
 
     @staticmethod
     async def _receipt(event_id: str, delivery: Awaitable[Stored]) -> Receipt:

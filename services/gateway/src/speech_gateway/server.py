@@ -15,10 +15,10 @@ from functools import partial
 from typing import Any
 
 import structlog
-from speech_lib import tracing
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.datastructures import Headers
+from speech_lib.tracing import TraceContext
+from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from speech_gateway import handshake, wav
@@ -79,6 +79,7 @@ class GatewayServer:
     admission: Admission
     is_ready: Callable[[], bool]
     metrics: Metrics
+    _server: Server = field(init=False)
     _handshakes: UnfinishedHandshakes = field(default_factory=UnfinishedHandshakes)
     _conversations: set[Conversation] = field(default_factory=set)
     _drain_at: float | None = None
@@ -149,7 +150,7 @@ class GatewayServer:
             self.config.origin_allowlist,
         )
         if isinstance(verdict, Refusal):
-            return self._refuse(verdict, request)
+            return self._refuse(verdict, connection, request)
         connection.wanted = verdict
         return None
 
@@ -159,6 +160,8 @@ class GatewayServer:
         """Take a slot for a handshake that is fine, just before its 101 is sent."""
         if response.status_code != _SWITCHING_PROTOCOLS:
             return None
+        if connection.state is not State.CONNECTING:
+            return None  # gone already: no 101 is sent, and nobody would give the slot back
         address = client_address(
             str(connection.remote_address[0]) if connection.remote_address else "",
             request.headers.get_all("X-Forwarded-For"),
@@ -166,26 +169,24 @@ class GatewayServer:
         )
         slot = self.admission.admit(address, ready=self.is_ready())
         if isinstance(slot, Refusal):
-            return self._refuse(slot, request)
+            return self._refuse(slot, connection, request)
         connection.slot = slot
         connection.handshake_finished()
         return None
 
-    def _refuse(self, refusal: Refusal, request: Request) -> Response:
+    def _refuse(
+        self, refusal: Refusal, connection: GatewayConnection, request: Request
+    ) -> Response:
         answer = refusal.value
         self.metrics.refusals.labels(answer.code).inc()
         if self._refusal_log.take(time.monotonic()):  # a storm must not fill the log
             log.info("refused", code=answer.code)
-        body = b"" if request.method == "HEAD" else answer.body()
-        headers = Headers(
-            [
-                ("Connection", "close"),
-                ("Content-Type", "application/json"),
-                ("Content-Length", str(len(body))),
-                *answer.headers,
-            ]
-        )
-        return Response(answer.status.value, answer.status.phrase, headers, body)
+        response = connection.respond(answer.status, answer.body().decode())
+        del response.headers["Content-Type"]
+        response.headers.update([("Content-Type", "application/json"), *answer.headers])
+        if request.method == "HEAD":
+            response.body = b""  # RFC 9110 section 9.3.2: the length is the one that GET would tell
+        return response
 
     # One client
 
@@ -226,10 +227,10 @@ class GatewayServer:
         assert request is not None  # noqa: S101 - there is no 101 without one
         traceparents = request.headers.get_all("traceparent")
         # W3C Trace Context section 3.3: a doubled header is as good as none.
-        received = tracing.parse(traceparents[0]) if len(traceparents) == 1 else None
+        received = TraceContext.parse(traceparents[0] if len(traceparents) == 1 else None)
         return Context(
             correlation_id=str(uuid.uuid4()),
-            trace=received.child() if received else tracing.begin(),
+            trace=received.child() if received else TraceContext.begin(),
             language_hint=connection.wanted.language_hint,
             epoch=time.time() - asyncio.get_running_loop().time(),
         )

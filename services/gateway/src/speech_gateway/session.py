@@ -30,8 +30,6 @@ from speech_gateway.messages import (
 )
 from speech_gateway.rates import TokenBucket
 
-_CONTAINER_HEAD_BYTES = 12
-
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
@@ -119,8 +117,7 @@ class Session:
             limits.max_messages_per_second, limits.max_messages_per_second, now
         )
         self._peer_gone = False
-        self._handshake_at = self._last_audio_at = now
-        self._first_audio_at: float | None = None
+        self._handshake_at = self._first_audio_at = now
         self._drain_at: float | None = None
 
     @property
@@ -145,16 +142,15 @@ class Session:
         """Take a binary message. The caller owes not to read the next one before `read_at`."""
         if self.state is not State.LISTENING or not data:
             return ()  # empty messages are the connection's budget, and do not prolong anything
+        if not self.messages:
+            self._first_audio_at = now
         self.messages += 1
         self._bucket.take(now)
         self.read_at = now + self._bucket.wait(now)
-        self._last_audio_at = now
-        if self._first_audio_at is None:
-            self._first_audio_at = now
         had, has = len(self._buffer), len(self._buffer) + len(data)
         room = self.limits.max_audio_bytes - had
         self._buffer += data[:room]
-        if had < _CONTAINER_HEAD_BYTES <= has and self._holds_container():
+        if had < wav.CONTAINER_HEAD_BYTES <= has and self._holds_container():
             return self._end(Ending.UNSUPPORTED_AUDIO, now)
         if len(data) > room:
             ending = Ending.AUDIO_FILLED if self._fill_at_limit else Ending.AUDIO_TOO_LONG
@@ -168,7 +164,13 @@ class Session:
         try:
             check_client_message(text)
         except InvalidMessage as error:
-            return self._end(Ending.INVALID_MESSAGE, now, message=str(error))
+            return self._end(
+                Ending.INVALID_MESSAGE,
+                now,
+                message=str(error),
+                limit=error.limit,
+                observed=error.observed,
+            )
         return self._end(Ending.DONE, now)
 
     def disconnect(self, now: float) -> Actions:
@@ -227,7 +229,8 @@ class Session:
     def _clocks(self) -> dict[float, Ending]:
         # Built from the weakest to the strongest: of two that run out together the last one wins.
         clocks = {
-            self._last_audio_at + self.limits.idle_timeout_seconds: Ending.IDLE_TIMEOUT,
+            # While a client is slowed by not being read, its silence is ours.
+            self.read_at + self.limits.idle_timeout_seconds: Ending.IDLE_TIMEOUT,
             self._handshake_at + self.limits.max_session_seconds: Ending.SESSION_EXPIRED,
         }
         if self._drain_at is not None:
@@ -268,7 +271,7 @@ class Session:
         """Return the ending that the audio deserves: `ending`, unless there is none to keep."""
         if not ending.value.keeps_audio:
             return ending
-        if len(self._buffer) < _CONTAINER_HEAD_BYTES and self._holds_container():
+        if len(self._buffer) < wav.CONTAINER_HEAD_BYTES and self._holds_container():
             return Ending.UNSUPPORTED_AUDIO
         if ending is Ending.DONE and not self._buffer:
             return Ending.EMPTY_AUDIO
@@ -285,7 +288,7 @@ class Session:
             wav=wav.wrap(self._buffer),
             ended_by=ending.value.code,
             handshake_at=self._handshake_at,
-            first_audio_at=now if self._first_audio_at is None else self._first_audio_at,
+            first_audio_at=self._first_audio_at,
             ended_at=now,
         )
         self._buffer = bytearray()
@@ -301,4 +304,4 @@ class Session:
         return () if self._peer_gone else (Reply(message), close)
 
     def _holds_container(self) -> bool:
-        return wav.is_container(self._buffer[:_CONTAINER_HEAD_BYTES])
+        return wav.is_container(self._buffer[: wav.CONTAINER_HEAD_BYTES])

@@ -10,6 +10,8 @@ SAMPLE_BYTES = 2
 CHANNELS = 1
 HEADER_BYTES = 44
 """Length of the header that `wave` writes: RIFF, a 16-byte fmt chunk, the data chunk's head."""
+CONTAINER_HEAD_BYTES = 12
+"""How much of an utterance tells whether it is a container's."""
 
 
 def wrap(pcm: bytes | bytearray) -> bytes:
@@ -33,10 +35,10 @@ def duration_ms(pcm_bytes: int) -> int:
 
 
 def is_container(head: bytes | bytearray) -> bool:
-    """Tell whether an utterance's first 12 bytes are a container's, so not headerless PCM16.
+    """Tell whether an utterance's first bytes are a container's, so not headerless PCM16.
 
     Knows RIFF/WAVE, Ogg, FLAC, EBML (WebM, Matroska) and ID3 with a version that exists. Fewer
-    than 12 bytes are judged by what is there.
+    than `CONTAINER_HEAD_BYTES` are judged by what is there.
     """
     if head[:4] == b"RIFF":
         return head[8:12] == b"WAVE"

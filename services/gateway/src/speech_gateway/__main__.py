@@ -1,0 +1,190 @@
+"""Run the gateway: `python -m speech_gateway`, configured by the environment alone.
+
+The composition root: the only module that knows every other one. `main` reads the settings, `run`
+lives.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from speech_lib.config import unusable_address
+from speech_lib.errors import RegistryUnavailable
+from speech_lib.events import AudioInputEvent
+from speech_lib.health import Health
+from speech_lib.logs import get_logger
+from speech_lib.ops import OperationsServer
+from speech_lib.producer import RecordProducer
+from speech_lib.readiness import wait_for_topic, watch_broker
+from speech_lib.registry import EventSerializer, SchemaRegistry
+from speech_lib.service import StopSignals
+from speech_lib.service import run as run_service
+from speech_lib.startup import Stopped, wait_for
+
+from speech_gateway.admission import Admission
+from speech_gateway.config import GatewaySettings
+from speech_gateway.metrics import Metrics
+from speech_gateway.publisher import Publisher
+from speech_gateway.server import GatewayServer, ServerConfig
+
+SERVICE_NAME = "gateway"
+CLIENT_ID = "speech-gateway"
+_CLOSE_SECONDS = 2.0
+
+_log = get_logger(__name__)
+
+
+def main() -> int:
+    """Run the service from the environment; return the exit code of the process."""
+    return run_service(GatewaySettings, run, SERVICE_NAME)
+
+
+async def run(settings: GatewaySettings, signals: StopSignals) -> None:
+    """Serve until a signal asks to drain, and drain.
+
+    It listens at once, so that clients that come before the broker does are told to try again.
+
+    Raises:
+        ConfigError: an address cannot be listened on.
+        SchemaRefused, SchemaNotFound: the registry will not have the schema of the event.
+        TopicMissing: the topic may not be used.
+    """
+    clock = asyncio.get_running_loop().time
+    health = Health(("broker", "schema"), clock())
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        parts = _build(settings, stack)
+        server = GatewayServer(
+            config=server_config(settings),
+            store=Publisher(parts.producer, parts.serializer, settings.topic_audio_ingress),
+            admission=Admission(settings.max_connections, settings.max_connections_per_address),
+            is_ready=lambda: health.admits(clock()),
+            metrics=metrics,
+        )
+        await _listen(settings, server, health, metrics, stack)
+        await _get_ready(settings, parts, health, signals, stack)
+        await signals.drain.wait()
+        await _drain(settings.drain_seconds, server, health, signals, clock)
+    _log.info("stopped")
+
+
+def server_config(settings: GatewaySettings) -> ServerConfig:
+    """Return what the server is told of the settings."""
+    return ServerConfig(
+        host=settings.host,
+        port=settings.port,
+        limits=settings.limits(),
+        fill_at_limit=settings.buffer_limit_action == "publish",
+        origin_allowlist=settings.origin_allowlist,
+        trusted_proxies=settings.trusted_proxies,
+        handshake_timeout=settings.handshake_timeout_seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What stores utterances."""
+
+    producer: RecordProducer
+    serializer: EventSerializer[AudioInputEvent]
+
+
+def _build(settings: GatewaySettings, stack: AsyncExitStack) -> _Parts:
+    registry = SchemaRegistry(settings.schema_registry_url)
+    stack.callback(registry.close)
+    producer = RecordProducer(
+        settings.kafka(), client_id=CLIENT_ID, delivery_timeout=settings.delivery_timeout_seconds
+    )
+    stack.push_async_callback(producer.close, _CLOSE_SECONDS)
+    serializer = EventSerializer(
+        registry,
+        settings.topic_audio_ingress,
+        AudioInputEvent,
+        auto_register=settings.schema_auto_register,
+    )
+    return _Parts(producer, serializer)
+
+
+async def _listen(
+    settings: GatewaySettings,
+    server: GatewayServer,
+    health: Health,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+) -> None:
+    if not settings.origin_allowlist:
+        _log.warning("every_origin_allowed", variable="ORIGIN_ALLOWLIST")
+    ops = OperationsServer(settings.ops_host, settings.ops_port, health, metrics.registry)
+    stack.push_async_callback(ops.stop)
+    ops_port = await ops.start()
+    try:
+        port = await server.start()
+    except OSError as error:
+        raise unusable_address("HOST, PORT", error) from None
+    stack.push_async_callback(server.close)
+    _log.info("listening", host=settings.host, port=port, ops_port=ops_port)
+
+
+async def _get_ready(
+    settings: GatewaySettings,
+    parts: _Parts,
+    health: Health,
+    signals: StopSignals,
+    stack: AsyncExitStack,
+) -> None:
+    """Wait for broker and registry, then watch the broker in the background."""
+    clock, stop, topic = (
+        asyncio.get_running_loop().time,
+        signals.drain,
+        settings.topic_audio_ingress,
+    )
+    with suppress(Stopped):
+        await wait_for_topic(parts.producer, topic, log=_log, stop=stop)
+        health.set("broker", True, now=clock())
+        watch = watch_broker(
+            parts.producer,
+            topic,
+            lambda ok, reason: health.set("broker", ok, reason, now=clock()),
+            log=_log,
+        )
+        _in_background(watch, stack)
+        warm_up, later = parts.serializer.warm_up, RegistryUnavailable
+        await wait_for("schema", warm_up, retry_on=later, log=_log, stop=stop)
+        health.set("schema", True, now=clock())
+        _log.info("ready")
+
+
+async def _drain(
+    seconds: float,
+    server: GatewayServer,
+    health: Health,
+    signals: StopSignals,
+    clock: Callable[[], float],
+) -> None:
+    """Let those who speak end in time; a second signal makes that now."""
+    health.drain(clock())
+    _log.info("draining", seconds=seconds)
+    server.drain(clock() + seconds)
+    hurry = asyncio.create_task(signals.now.wait())
+    hurry.add_done_callback(lambda task: None if task.cancelled() else server.drain(clock()))
+    try:
+        await server.close()
+    finally:
+        hurry.cancel()
+
+
+def _in_background(work: Coroutine[Any, Any, None], stack: AsyncExitStack) -> None:
+    task = asyncio.create_task(work)
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(end)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""Slots, unfinished handshakes, and the address by which a client is counted."""
+
+from ipaddress import ip_network
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from speech_gateway.admission import Admission, Slot, UnfinishedHandshakes, client_address
+from speech_gateway.handshake import Refusal
+
+
+def slots(admission: Admission, *addresses: str) -> list[Slot]:
+    """Take a slot for each address; all must be admitted."""
+    taken = [admission.admit(address, ready=True) for address in addresses]
+    assert all(isinstance(slot, Slot) for slot in taken)
+    return taken
+
+
+def test_no_more_than_the_limit_come_in_and_each_that_leaves_makes_room() -> None:
+    """The count is exact."""
+    admission = Admission(limit=2, limit_per_address=2)
+    first, second = slots(admission, "a", "b")
+    assert admission.admit("c", ready=True) is Refusal.AT_CAPACITY
+    first.release()
+    slots(admission, "c")
+    assert admission.admit("d", ready=True) is Refusal.AT_CAPACITY
+    assert (admission.live, first.free, second.free) == (2, True, False)
+
+
+def test_no_more_than_its_share_come_from_one_address() -> None:
+    """Others still come in, and the share is given back with the slot."""
+    admission = Admission(limit=10, limit_per_address=2)
+    first, _second, _other = slots(admission, "a", "a", "b")
+    assert admission.admit("a", ready=True) is Refusal.TOO_MANY_FROM_ADDRESS
+    assert admission.live == 3
+    first.release()
+    slots(admission, "a")
+    assert admission.admit("a", ready=True) is Refusal.TOO_MANY_FROM_ADDRESS
+
+
+def test_of_several_reasons_the_first_is_the_answer() -> None:
+    """Draining, not ready, at capacity, too many from the address: in this order."""
+    admission = Admission(limit=1, limit_per_address=1, draining=True)
+    admission.draining = False
+    slots(admission, "a")
+    admission.draining = True
+    verdicts = [admission.admit("a", ready=False)]
+    admission.draining = False
+    verdicts.append(admission.admit("a", ready=False))
+    verdicts.append(admission.admit("a", ready=True))
+    admission.limit = 2
+    verdicts.append(admission.admit("a", ready=True))
+    assert verdicts == [
+        Refusal.DRAINING,
+        Refusal.NOT_READY,
+        Refusal.AT_CAPACITY,
+        Refusal.TOO_MANY_FROM_ADDRESS,
+    ]
+    assert admission.live == 1
+
+
+def test_a_slot_is_free_when_the_last_that_holds_it_lets_go() -> None:
+    """A gone client's audio that still waits for the broker keeps the slot."""
+    told: list[int] = []
+    admission = Admission(limit=1, limit_per_address=1)
+    admission.on_release = lambda: told.append(admission.live)
+    (slot,) = slots(admission, "a")
+    slot.hold()
+    slot.release()
+    assert (slot.free, admission.live, told) == (False, 1, [])
+    assert admission.admit("b", ready=True) is Refusal.AT_CAPACITY
+    slot.release()
+    assert (slot.free, admission.live, told) == (True, 0, [0])
+
+
+def test_nothing_is_remembered_of_addresses_that_have_gone() -> None:
+    """A refusal and a visit leave no trace, or the gateway would grow with the world."""
+    admission = Admission(limit=1, limit_per_address=1)
+    (slot,) = slots(admission, "a")
+    admission.admit("b", ready=True)
+    slot.release()
+    admission.limit_per_address = 0
+    admission.admit("c", ready=True)
+    assert admission == Admission(limit=1, limit_per_address=0)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=60),
+    st.integers(1, 4),
+    st.integers(1, 4),
+)
+def test_no_storm_exceeds_a_limit_or_leaks_a_slot(moves, limit: int, share: int) -> None:
+    """Random comings and goings; at the end every slot is back."""
+    admission = Admission(limit, share)
+    live: list[Slot] = []
+    for address, move in moves:
+        if move == 0 and live:
+            live.pop(0).release()
+        else:
+            slot = admission.admit(address, ready=True)
+            live += [slot] if isinstance(slot, Slot) else []
+        by_address = [sum(slot.address == name for slot in live) for name in "abc"]
+        assert admission.live == len(live) <= limit
+        assert max(by_address) <= share
+    for slot in live:
+        slot.release()
+    assert admission == Admission(limit, share)
+
+
+class Connection:
+    """A connection that can be aborted, and tells the handshakes when it is."""
+
+    def __init__(self, name: str, handshakes: UnfinishedHandshakes, aborted: list[str]) -> None:
+        self.name, self._handshakes, self._aborted = name, handshakes, aborted
+
+    def abort(self) -> None:
+        self._aborted.append(self.name)
+        self._handshakes.end(self)
+
+
+def test_over_the_limit_the_oldest_unfinished_handshake_is_aborted() -> None:
+    """Those that have finished do not count, and finishing twice does no harm."""
+    aborted: list[str] = []
+    handshakes = UnfinishedHandshakes(limit=2)
+    a, b, c, d = (Connection(name, handshakes, aborted) for name in "abcd")
+    handshakes.begin(a)
+    handshakes.begin(b)
+    handshakes.end(a)
+    handshakes.end(a)
+    handshakes.begin(c)
+    assert (aborted, len(handshakes)) == ([], 2)
+    handshakes.begin(d)
+    assert (aborted, len(handshakes)) == (["b"], 2)
+
+
+def test_a_hundred_unfinished_handshakes_are_the_default() -> None:
+    """The hundred and first costs the first its place."""
+    aborted: list[str] = []
+    handshakes = UnfinishedHandshakes()
+    for number in range(101):
+        assert len(handshakes) == number
+        handshakes.begin(Connection(str(number), handshakes, aborted))
+    assert (aborted, len(handshakes)) == (["0"], 100)
+
+
+def test_every_unfinished_handshake_is_aborted_at_the_end() -> None:
+    """None is left, also where aborting tells of the end at once."""
+    aborted: list[str] = []
+    handshakes = UnfinishedHandshakes()
+    for name in "ab":
+        handshakes.begin(Connection(name, handshakes, aborted))
+    handshakes.abort_all()
+    assert (sorted(aborted), len(handshakes)) == (["a", "b"], 0)
+
+
+PROXIES = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded_for", "address"),
+    [
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.7"], "203.0.113.7"),
+        ("203.0.113.9", ["203.0.113.7"], "203.0.113.9"),
+        ("10.0.0.1", ["1.2.3.4, 203.0.113.7"], "203.0.113.7"),
+        ("10.0.0.1", ["1.2.3.4", "203.0.113.7"], "203.0.113.7"),
+        ("10.0.0.1", ["203.0.113.7,10.0.0.2 , 10.0.0.3"], "203.0.113.7"),
+        ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        ("10.0.0.1", ["203.0.113.7, unknown"], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.7, unknown, 10.0.0.2"], "10.0.0.2"),
+        ("10.0.0.1", ["203.0.113.7,"], "10.0.0.1"),
+        ("fd00::1", ["2001:db8::7"], "2001:db8::7"),
+        ("::ffff:10.0.0.1", ["::ffff:203.0.113.7"], "203.0.113.7"),
+        ("10.0.0.1", ["2001:DB8:0::7"], "2001:db8::7"),
+        ("", ["203.0.113.7"], ""),
+        ("@socket", ["203.0.113.7"], "@socket"),
+    ],
+)
+def test_a_client_is_counted_by_the_nearest_address_that_is_no_trusted_proxy(
+    peer: str, forwarded_for: list[str], address: str
+) -> None:
+    """From the end, where the nearest proxy wrote, as far as trust reaches and not beyond."""
+    assert client_address(peer, forwarded_for, PROXIES) == address
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [("10.0.0.1", "10.0.0.1"), ("::ffff:10.0.0.1", "10.0.0.1"), ("::1", "::1")],
+)
+def test_without_trusted_proxies_the_header_is_ignored(peer: str, address: str) -> None:
+    """Anybody can write it; and one client has one name on either kind of socket."""
+    assert client_address(peer, ["203.0.113.7"], ()) == address
