@@ -1,0 +1,163 @@
+"""Show the whole pipeline on this machine: a recording goes in, its text comes out.
+
+`scripts/demo` makes the environment and runs this. Broker, registry, gateway and recogniser run
+as child processes on free ports for as long as it takes, and are gone afterwards.
+"""
+
+import asyncio
+import signal
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from pipeline_tools import client, stack
+from pipeline_tools.audio import AudioError, Recording, load
+from pipeline_tools.screen import Screen
+from rich.console import Console
+from rich.table import Table
+from speech_lib.consumer import RecordConsumer
+from speech_lib.events import TextRecognizedEvent
+from speech_lib.kafka import KafkaSettings
+from speech_lib.records import ReceivedRecord
+from speech_lib.registry import EventDeserializer, SchemaRegistry
+from speech_lib.testing.embedded import EmbeddedError, EmbeddedPipeline
+
+SAMPLE = Path(__file__).parent.parent / "samples" / "go-forward-ten-meters.raw"
+AUDIO_TOPIC = "speech.audio.ingress"
+TEXT_TOPIC = "speech.asr.text"
+TOPICS = (AUDIO_TOPIC, TEXT_TOPIC, "speech.audio.ingress.dlq")
+TEXT_TIMEOUT_SECONDS = 60.0
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class DemoError(Exception):
+    """The demo did not get its transcript; the text is the one line for the user."""
+
+
+@contextmanager
+def pipeline(log_dir: Path) -> Iterator[tuple[EmbeddedPipeline, str]]:
+    """Run everything; yields broker and registry, and the gateway's URL, once all are ready."""
+    with ExitStack() as running:
+        with console.status("starting broker, schema registry, recogniser and gateway …"):
+            started = time.monotonic()
+            kafka = running.enter_context(EmbeddedPipeline(TOPICS))
+            running.enter_context(stack.recogniser(kafka, log_dir))
+            gateway = running.enter_context(stack.gateway(kafka, log_dir))
+        console.print(
+            f"broker, schema registry, recogniser and gateway are ready "
+            f"({time.monotonic() - started:.1f} s)"
+        )
+        yield kafka, gateway.url
+
+
+def speak(url: str, recording: Recording) -> tuple[client.Outcome, int]:
+    """Stream the recording at the pace of speech; return the outcome and when it came."""
+    screen = Screen(as_json=False)
+    screen.expect(recording)
+    with screen.progress:
+        outcome = asyncio.run(client.stream(url, recording.pcm, paced=True, hooks=screen.hooks()))
+    answered_ms = time.time_ns() // 1_000_000
+    screen.closed(outcome)
+    if outcome.final["status"] != "accepted" or not outcome.receipt_matches:
+        raise DemoError("the gateway did not store the recording as it was sent")
+    return outcome, answered_ms
+
+
+def records_of(kafka: EmbeddedPipeline, correlation_id: str) -> dict[str, ReceivedRecord]:
+    """Wait for the records of one utterance, on both topics."""
+    consumer = RecordConsumer(
+        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers),
+        group_id=f"demo-{uuid.uuid4()}",
+        topics=[AUDIO_TOPIC, TEXT_TOPIC],
+        client_id="demo",
+    )
+    found: dict[str, ReceivedRecord] = {}
+    deadline = time.monotonic() + TEXT_TIMEOUT_SECONDS
+    with closing(consumer):
+        while len(found) < 2 and time.monotonic() < deadline:  # noqa: PLR2004 - two topics
+            for record in consumer.poll(0.5):
+                if record.key.decode() == correlation_id:
+                    found[record.topic] = record
+    if len(found) < 2:  # noqa: PLR2004
+        missing = {AUDIO_TOPIC, TEXT_TOPIC} - found.keys()
+        raise DemoError(f"no record on {', '.join(sorted(missing))} in time")
+    return found
+
+
+def hops(audio: Mapping[str, str], text: Mapping[str, str], answered_ms: int) -> Table:
+    """Make the table of how long each hop took, by the times in the records' headers."""
+    at = {name: int(audio[name]) for name in ("handshake_ms", "first_audio_ms", "ended_ms")}
+    at |= {name: int(text[name]) for name in ("fetched_ms", "recognised_ms")}
+    table = Table("hop", "from", "to", title="how long each hop took", title_justify="left")
+    table.add_column("ms", justify="right")
+    for hop, begin, end, took in (
+        ("opening", "handshake", "first audio", at["first_audio_ms"] - at["handshake_ms"]),
+        ("speaking", "first audio", "done", at["ended_ms"] - at["first_audio_ms"]),
+        ("storing", "done", "receipt at the client", answered_ms - at["ended_ms"]),
+        ("queueing", "done", "fetched by the recogniser", at["fetched_ms"] - at["ended_ms"]),
+        ("recognising", "fetched", "recognised", at["recognised_ms"] - at["fetched_ms"]),
+        ("in all", "done", "recognised", at["recognised_ms"] - at["ended_ms"]),
+    ):
+        table.add_row(hop, begin, end, str(took))
+    return table
+
+
+def show(file: Path, log_dir: Path) -> None:
+    """Run the demo on one recording."""
+    recording = load(file)
+    console.print(f"speaking {file.name}")
+    with pipeline(log_dir) as (kafka, url):
+        outcome, answered_ms = speak(url, recording)
+        records = records_of(kafka, outcome.final["correlation_id"])
+        with closing(SchemaRegistry(kafka.registry_url)) as registry:
+            event = EventDeserializer(registry, TextRecognizedEvent).decode(
+                records[TEXT_TOPIC].value
+            )
+    console.print(hops(records[AUDIO_TOPIC].headers, records[TEXT_TOPIC].headers, answered_ms))
+    said = event.payload.text or "(no speech)"
+    console.print(f"correlation id: {event.correlation_id}")
+    console.print(f"transcript: {said}", style="bold")
+
+
+def main(
+    file: Annotated[
+        Path, typer.Argument(help="WAV, FLAC, Ogg …, or headerless PCM16, 16 kHz, mono")
+    ] = SAMPLE,
+) -> None:
+    """Speak FILE into the pipeline, here and now, and print what comes out."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    with tempfile.TemporaryDirectory(prefix="speech-demo-") as directory:
+        try:
+            show(file, Path(directory))
+        except AudioError as error:
+            _fail(2, str(error))
+        except client.TooLong as error:
+            _fail(2, f"{file}: {error}")
+        except (DemoError, EmbeddedError, stack.StackError, client.StreamError) as error:
+            print(stack.last_lines(Path(directory)), file=sys.stderr)
+            _fail(1, str(error))
+
+
+def _fail(code: int, line: str) -> NoReturn:
+    print(f"demo: {line}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

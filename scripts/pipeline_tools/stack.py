@@ -1,0 +1,179 @@
+"""Run the services as child processes on free ports, beside a broker that is already there.
+
+Used by the demo and by the tests of the scripts and of the documents. Everything that is started
+is stopped when its context ends, however it ends, by its own handle.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+START_TIMEOUT_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 10.0
+LOG_LINES_SHOWN = 30
+
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "COVERAGE_PROCESS_START")
+"""Variables that children keep; a setting of the pipeline that happens to be set must not count."""
+
+Line = dict[str, Any]
+
+
+class StackError(Exception):
+    """A part of the pipeline did not start; the text is the one line for the user."""
+
+
+class Process:
+    """A child that writes JSON lines on stdout; kept in a log file, and read for its state."""
+
+    def __init__(self, name: str, module: str, env: Mapping[str, str], log_dir: Path) -> None:
+        self.name = name
+        self._log = log_dir / f"{name}.log"
+        self._lines: SimpleQueue[Line | None] = SimpleQueue()
+        inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
+        self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+            [sys.executable, "-m", module],
+            env={**inherited, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the parent, who stops its children in order
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        """Return the running process."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the process."""
+        self.stop()
+
+    def wait_for(self, **fields: object) -> Line:
+        """Return the next line that has all of `fields`.
+
+        Raises:
+            StackError: if the process ends before, or takes too long.
+        """
+        while True:
+            try:
+                line = self._lines.get(timeout=START_TIMEOUT_SECONDS)
+            except Empty:
+                raise self._failed("did not start in time") from None
+            if line is None:
+                raise self._failed(f"ended with code {self._process.wait()}")
+            if all(line.get(key) == value for key, value in fields.items()):
+                return line
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless the process has ended."""
+        self._process.send_signal(number)
+
+    def stop(self) -> int:
+        """End the process, by force if it does not end when asked, and return its exit code."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:  # also after a second Ctrl-C; does nothing to what has ended
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(STOP_TIMEOUT_SECONDS)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return self._process.returncode
+
+    def _failed(self, how: str) -> StackError:
+        error = StackError(f"the {self.name} {how}")
+        error.add_note(_end_of(self._log))  # pytest shows it
+        return error
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101 - asked for above
+        with self._log.open("wb", buffering=0) as log:
+            for raw in self._process.stdout:
+                log.write(raw)
+                try:
+                    line = json.loads(raw)
+                except ValueError:
+                    continue
+                if isinstance(line, dict):
+                    self._lines.put(line)
+        self._lines.put(None)
+
+
+class Addresses(Protocol):
+    """Where broker and registry are: `EmbeddedPipeline`, or whatever else knows."""
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """What `KAFKA_BOOTSTRAP_SERVERS` takes."""
+
+    @property
+    def registry_url(self) -> str:
+        """What `SCHEMA_REGISTRY_URL` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway that is ready, where it listens, and its process."""
+
+    url: str
+    process: Process
+
+
+@contextmanager
+def gateway(
+    kafka: Addresses, log_dir: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[Gateway]:
+    """Run a gateway on a free port; `settings` are further environment variables."""
+    env = {**_environ(kafka), "PORT": "0", **(settings or {})}
+    with Process("gateway", "speech_gateway", env, log_dir) as process:
+        port = process.wait_for(event="listening")["port"]
+        process.wait_for(event="ready")
+        yield Gateway(f"ws://127.0.0.1:{port}/ws/audio", process)
+
+
+@contextmanager
+def recogniser(
+    kafka: Addresses, log_dir: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[Process]:
+    """Run the ASR service with one worker; `settings` are further environment variables."""
+    env = {**_environ(kafka), "ASR_WORKERS": "1", **(settings or {})}
+    with Process("recogniser", "speech_asr", env, log_dir) as process:
+        process.wait_for(event="ready")
+        yield process
+
+
+def _environ(kafka: Addresses) -> dict[str, str]:
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "SCHEMA_REGISTRY_URL": kafka.registry_url,
+        "OPS_PORT": "0",
+    }
+
+
+def last_lines(log_dir: Path) -> str:
+    """Return the end of each process's log, for a person who wonders why it failed."""
+    return "\n".join(map(_end_of, sorted(log_dir.glob("*.log"))))
+
+
+def _end_of(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+    return "\n".join([f"--- {log.stem}", *lines])

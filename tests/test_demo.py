@@ -1,0 +1,101 @@
+"""`scripts/demo` and its bootstrap: a recording in, its text out, nothing left behind."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DEMO = [sys.executable, str(ROOT / "scripts" / "demo.py")]
+RUN_TIMEOUT_SECONDS = 50
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the demo to its end."""
+    return subprocess.run(  # noqa: S603 - our own script
+        [*DEMO, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=RUN_TIMEOUT_SECONDS,
+    )
+
+
+@pytest.mark.pipeline
+def test_the_sample_comes_out_as_text():
+    """Without arguments the demo ends 0 with the sample's words, the receipt and the hops."""
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "transcript: go forward ten meters"
+    assert '"status": "connected"' in done.stdout
+    assert '"status": "accepted"' in done.stdout
+    assert "how long each hop took" in done.stdout
+
+
+@pytest.mark.pipeline
+def test_silence_comes_out_as_no_speech(tmp_path: Path):
+    """An utterance without speech has an empty text, which is a transcript too."""
+    (tmp_path / "silence.raw").write_bytes(bytes(32_000))
+    done = run(str(tmp_path / "silence.raw"))
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "transcript: (no speech)")
+
+
+@pytest.mark.pipeline
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc: Linux")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_interrupted_it_leaves_nothing_running(number: signal.Signals):
+    """Whatever the demo has started it stops when it is interrupted in the middle."""
+    with subprocess.Popen(  # noqa: S603 - our own script
+        DEMO, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as demo:
+        assert demo.stdout is not None
+        while '"status": "connected"' not in demo.stdout.readline():
+            assert demo.poll() is None
+        children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
+        demo.send_signal(number)
+        code = demo.wait(RUN_TIMEOUT_SECONDS)
+    assert code != 0
+    assert len(children) == 3  # broker and registry, gateway, recogniser
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_a_bad_file_is_refused_before_anything_starts(tmp_path: Path):
+    """A file that cannot be sent gets one line and exit code 2."""
+    done = run(str(tmp_path / "none.wav"))
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        f"demo: {tmp_path}/none.wav: no such file\n",
+    )
+
+
+@pytest.mark.parametrize("script", ["demo", "test"])
+def test_without_a_python_the_bootstrap_says_what_it_needs(tmp_path: Path, script: str):
+    """On a machine with too old a Python the scripts end with one clear line."""
+    for name in ("bootstrap", script):
+        target = tmp_path / "scripts" / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / "scripts" / name, target)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("bash", "env", "dirname", "basename"):
+        (tools / name).symlink_to(shutil.which(name) or pytest.fail(f"{name} is not on PATH"))
+    old = tools / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")  # what the version check of an old Python answers
+    old.chmod(0o755)
+    done = subprocess.run(  # noqa: S603 - our own script
+        [str(tmp_path / "scripts" / script)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=RUN_TIMEOUT_SECONDS,
+        env={**os.environ, "PATH": str(tools)},
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"{script}: needs Python 3.11 or newer, found none on PATH\n",
+    )
