@@ -100,7 +100,7 @@ def hops(audio: Mapping[str, str], text: Mapping[str, str], answered_ms: int) ->
     for hop, begin, end, took in (
         ("opening", "handshake", "first audio", at["first_audio_ms"] - at["handshake_ms"]),
         ("speaking", "first audio", "done", at["ended_ms"] - at["first_audio_ms"]),
-        ("storing", "done", "receipt at the client", answered_ms - at["ended_ms"]),
+        ("storing", "done", "receipt and close at the client", answered_ms - at["ended_ms"]),
         ("queueing", "done", "fetched by the recogniser", at["fetched_ms"] - at["ended_ms"]),
         ("recognising", "fetched", "recognised", at["recognised_ms"] - at["fetched_ms"]),
         ("in all", "done", "recognised", at["recognised_ms"] - at["ended_ms"]),

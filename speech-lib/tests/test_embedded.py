@@ -1,6 +1,7 @@
 """The embedded broker and registry: one helper process, spoken to by ordinary Kafka clients."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -144,6 +145,11 @@ def test_topic_error_makes_a_topic_unknown(embedded: EmbeddedPipeline) -> None:
     known = client.list_topics("hidden", timeout=10).topics["hidden"].error
     assert unknown is not None
     assert (unknown.code(), known) == (KafkaError.UNKNOWN_TOPIC_OR_PART, None)
+
+
+def test_helper_is_out_of_reach_of_ctrl_c(embedded: EmbeddedPipeline) -> None:
+    """A terminal's interrupt goes to its session; the parent still needs the broker to drain."""
+    assert os.getsid(embedded._process.pid) == embedded._process.pid
 
 
 def test_broker_goes_down_and_comes_back() -> None:

@@ -87,8 +87,9 @@ def test_credentials_are_needed_whole(missing):
         ),
         (
             (
-                "[thrd:sasl_ssl://b-1.kafka.internal:9093/1]: sasl_ssl://b-1.kafka.internal:9093/1: "
-                "Connect to ipv6#[fd00::12]:9093 failed: No route to host"
+                "[thrd:sasl_ssl://b-1.kafka.internal:9093/1]: "
+                "sasl_ssl://b-1.kafka.internal:9093/1: Connect to "
+                "ipv6#[fd00::12]:9093 failed: No route to host"
             ),
             "<broker>: Connect to <broker> failed: No route to host",
         ),

@@ -486,3 +486,22 @@ def test_no_address_is_logged(cluster, caplog, monkeypatch):
     lines = [record for record in caplog.records if record.name == "speech_lib.kafka.producer"]
     assert any("Connection refused" in line.getMessage() for line in lines)
     assert not any(part in caplog.text for part in servers.split(":"))
+
+
+@pytest.mark.pipeline
+def test_a_real_broker_knows_no_such_topic(pipeline):
+    """Nothing makes a topic by itself: it is missing for `check`, and refused for `send`."""
+    if not pipeline.real:
+        pytest.skip("needs Apache Kafka: set KAFKA_BOOTSTRAP_SERVERS and SCHEMA_REGISTRY_URL")
+
+    async def scenario():
+        async with running(new_producer(pipeline.bootstrap_servers, 8.0)) as producer:
+            with pytest.raises(TopicMissing):
+                producer.check("no-such-topic", 10.0)
+            with pytest.raises(DeliveryError) as caught:
+                await producer.send(Record("no-such-topic", b"key", b"value"))
+            return caught.value
+
+    stored, permanent, reason = facts(asyncio.run(scenario()))
+    assert (stored, permanent) == ("no", True)
+    assert reason in {"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"}

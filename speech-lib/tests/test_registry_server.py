@@ -157,7 +157,6 @@ def test_answers(server: RegistryServer, method: str, path: str, answer: object)
         ("POST", "/subjects/a/versions", '{"other":1}', 422, 42201),
         ("POST", "/subjects/a/versions", "nojson", 400, 42201),
         ("POST", "/subjects/a/versions", "[]", 400, 42201),
-        ("POST", "/subjects/a/versions", " " * 1_048_577, 413, 413),
         ("GET", "/nope", None, 404, 404),
     ],
 )
@@ -168,6 +167,34 @@ def test_refusals(
     register(server, "a", FIRST)
     answered_status, answer = ask(server, method, path, body)
     assert (answered_status, answer["error_code"]) == (status, code)
+
+
+def test_body_that_is_too_large_is_refused_unread(server: RegistryServer) -> None:
+    """The announced length decides, and the connection ends with the answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    try:
+        connection.putrequest("POST", "/subjects/a/versions")
+        connection.putheader("Content-Length", "1048577")
+        connection.endheaders()
+        response = connection.getresponse()
+        assert (response.status, json.loads(response.read())["error_code"]) == (413, 413)
+        assert response.getheader("Connection") == "close"
+    finally:
+        connection.close()
+
+
+def test_registering_again_changes_nothing(server: RegistryServer) -> None:
+    """An older version that is sent again keeps its id, although it could not follow the latest."""
+    answers = [register(server, "a", schema) for schema in ('"int"', '"long"', '"int"')]
+    assert answers == [(200, {"id": 1}), (200, {"id": 2}), (200, {"id": 1})]
+    assert ask(server, "GET", "/subjects/a/versions") == (200, [1, 2])
+
+
+def test_subject_may_have_a_level_of_its_own(server: RegistryServer) -> None:
+    """It counts for this subject and for no other."""
+    ask(server, "PUT", "/config/a", '{"compatibility":"NONE"}')
+    levels = [ask(server, "GET", path) for path in ("/config/a", "/config")]
+    assert levels == [(200, {"compatibilityLevel": level}) for level in ("NONE", "BACKWARD")]
 
 
 def test_port_is_free_again_after_the_end() -> None:

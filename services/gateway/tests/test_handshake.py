@@ -202,7 +202,7 @@ def test_a_malformed_or_doubled_language_is_refused(query: str) -> None:
         "sgn-BE-FR",
         "zh-min-nan",
         "und",
-        "zh-cmn-Hans-CN-x-aaaaaaaa-bbbbbbbb9",
+        "zh-cmn-Hans-CN-x-aaaaaaaa-bbbbbb-bb",
     ],
 )
 def test_well_formed_bcp_47_tags_are_known(tag: str) -> None:
@@ -231,9 +231,9 @@ def test_well_formed_bcp_47_tags_are_known(tag: str) -> None:
         "abcdefghi",
         "en-x-123456789",
         "en-US\n",
-        "ｅｎ",
+        "\uff45\uff4e",
         "en-\u0661\u0662\u0663",
-        "zh-cmn-Hans-CN-x-aaaaaaaa-bbbbbbbb99",
+        "zh-cmn-Hans-CN-x-aaaaaaaa-bbbbbb-bbb",
     ],
 )
 def test_what_is_not_a_language_tag_is_known(tag: str) -> None:
@@ -278,7 +278,7 @@ LIST = frozenset({APP, "null"})
         (["none"], LIST | {"none"}, False),
     ],
 )
-def test_origins_are_let_in_by_exact_match_alone(origins, allowlist, allowed: bool) -> None:
+def test_origins_are_let_in_by_exact_match_alone(origins, allowlist, allowed) -> None:
     """An empty list lets everyone in; `none` stands for a missing header, never for the word."""
     assert allows_origin(origins, allowlist) is allowed
     headers = [*UPGRADE, *(("Origin", origin) for origin in origins)]

@@ -21,33 +21,43 @@ ID = "7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52"
 SERVER_MESSAGES = [
     (
         Connected(ID, Limits(65_536, 1_572_820, 200, 10.0, 60.0)),
-        '{"status":"connected","correlation_id":"7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52",'
-        '"protocol":"speech-ingress.v1",'
-        '"audio":{"encoding":"pcm_s16le","sample_rate_hz":16000,"channels":1},'
-        '"limits":{"max_chunk_bytes":65536,"max_audio_bytes":1572820,'
-        '"max_messages_per_second":200,"idle_timeout_seconds":10.0,"max_session_seconds":60.0}}',
+        (
+            '{"status":"connected","correlation_id":"7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52",'
+            '"protocol":"speech-ingress.v1",'
+            '"audio":{"encoding":"pcm_s16le","sample_rate_hz":16000,"channels":1},'
+            '"limits":{"max_chunk_bytes":65536,"max_audio_bytes":1572820,'
+            '"max_messages_per_second":200,"idle_timeout_seconds":10.0,"max_session_seconds":60.0}}'
+        ),
     ),
     (
         Draining(ID, 20_000),
-        '{"status":"draining","correlation_id":"7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52",'
-        '"deadline_ms":20000}',
+        (
+            '{"status":"draining","correlation_id":"7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52",'
+            '"deadline_ms":20000}'
+        ),
     ),
     (
         Accepted(ID, "e", "speech.audio.ingress", 0, 41, 89_160, 2786, "ab12", "done"),
-        '{"status":"accepted","correlation_id":"7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52",'
-        '"event_id":"e","topic":"speech.audio.ingress","partition":0,"offset":41,'
-        '"audio_bytes":89160,"duration_ms":2786,"sha256":"ab12","ended_by":"done"}',
+        (
+            '{"status":"accepted","correlation_id":"7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52",'
+            '"event_id":"e","topic":"speech.audio.ingress","partition":0,"offset":41,'
+            '"audio_bytes":89160,"duration_ms":2786,"sha256":"ab12","ended_by":"done"}'
+        ),
     ),
     (
-        Failed(ID, "broker_unavailable", "not in time", retryable=True, stored="unknown"),
-        '{"status":"error","correlation_id":"7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52",'
-        '"code":"broker_unavailable","message":"not in time","retryable":true,"stored":"unknown"}',
+        Failed(ID, "broker_unavailable", "too late", retryable=True, stored="unknown"),
+        (
+            '{"status":"error","correlation_id":"7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52",'
+            '"code":"broker_unavailable","message":"too late","retryable":true,"stored":"unknown"}'
+        ),
     ),
     (
         Failed(ID, "audio_too_long", "too long", False, "no", limit=0, observed=1_576_000),
-        '{"status":"error","correlation_id":"7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52",'
-        '"code":"audio_too_long","message":"too long","retryable":false,"stored":"no",'
-        '"limit":0,"observed":1576000}',
+        (
+            '{"status":"error","correlation_id":"7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52",'
+            '"code":"audio_too_long","message":"too long","retryable":false,"stored":"no",'
+            '"limit":0,"observed":1576000}'
+        ),
     ),
 ]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
-from speech_gateway.errors import Ending, Failure
+from speech_gateway.errors import Ending, Failure, GatewayError, NotStored
 from speech_gateway.messages import Accepted, Connected, Draining, Failed, Limits
 from speech_gateway.session import (
     Actions,
@@ -128,6 +128,39 @@ def error(
     return (Reply(failed), Close(close_code, code, abort))
 
 
+# The table itself
+
+RULES = {
+    # ending: (code, close code, whether the audio is kept, whether it may be sent again)
+    Ending.DONE: ("done", 1000, True, False),
+    Ending.DISCONNECT: ("disconnect", 1000, True, False),
+    Ending.IDLE_TIMEOUT: ("idle_timeout", 1001, True, True),
+    Ending.SESSION_EXPIRED: ("session_expired", 1008, True, True),
+    Ending.SHUTTING_DOWN: ("shutting_down", 1001, True, True),
+    Ending.AUDIO_TOO_LONG: ("audio_too_long", 1009, False, False),
+    Ending.AUDIO_FILLED: ("audio_too_long", 1009, True, False),
+    Ending.CHUNK_TOO_LARGE: ("chunk_too_large", 1009, False, False),
+    Ending.PROTOCOL_ERROR: ("protocol_error", 1002, False, False),
+    Ending.RATE_LIMITED: ("rate_limited", 1008, False, False),
+    Ending.INVALID_MESSAGE: ("invalid_message", 1003, False, False),
+    Ending.UNSUPPORTED_AUDIO: ("unsupported_audio", 1003, False, False),
+    Ending.EMPTY_AUDIO: ("empty_audio", 1008, False, False),
+    Ending.INTERNAL_ERROR: ("internal_error", 1011, False, False),
+    Failure.BROKER_UNAVAILABLE: ("broker_unavailable", 1013, False, True),
+    Failure.REJECTED_BY_BROKER: ("rejected_by_broker", 1011, False, False),
+    Failure.INTERNAL_ERROR: ("internal_error", 1011, False, False),
+}
+
+
+def test_the_table_of_endings_is_the_protocols() -> None:
+    """Every way to end, with what follows from it; no other is known."""
+    rules = {item: item.value for item in (*Ending, *Failure)}
+    assert {
+        item: (rule.code, rule.close_code, rule.keeps_audio, rule.retryable)
+        for item, rule in rules.items()
+    } == RULES
+
+
 # Endings that keep the audio
 
 
@@ -148,9 +181,7 @@ LONG = bytes(range(MAX_AUDIO)) + b"\x01\x02"
 KEPT = {
     "done": Kept((audio(SAMPLES), done(at=3)), SAMPLES, 3, 1000),
     "idle_timeout": Kept((audio(SAMPLES), tick(11)), SAMPLES, 11, 1001),
-    "session_expired": Kept(
-        (audio(SAMPLES, at=55), tick(60)), SAMPLES, 60, 1008, first_audio=55
-    ),
+    "session_expired": Kept((audio(SAMPLES, at=55), tick(60)), SAMPLES, 60, 1008, first_audio=55),
     "shutting_down": Kept((audio(SAMPLES), drain(2, until=5), tick(5)), SAMPLES, 5, 1001),
     "audio_too_long": Kept((audio(LONG),), LONG[:MAX_AUDIO], 1, 1009, fill_at_limit=True),
 }
@@ -208,9 +239,7 @@ UNSUPPORTED = error(
 IDLE = error("idle_timeout", 1001, "no audio arrived in time", retryable=True)
 EXPIRED = error("session_expired", 1008, "the session lasted too long", retryable=True)
 STOPPING = error("shutting_down", 1001, "the gateway is stopping", retryable=True)
-FLOODED = error(
-    "rate_limited", 1008, "too many control frames or empty messages", abort=True
-)
+FLOODED = error("rate_limited", 1008, "too many control frames or empty messages", abort=True)
 RIFF_WAVE = b"RIFF\x24\x00\x00\x00WAVE"
 
 DISCARDED = {
@@ -257,9 +286,7 @@ DISCARDED = {
     "disconnect, no audio": Discarded((gone(),), (), Ending.DISCONNECT),
     "disconnect, half a sample": Discarded((audio(b"\x01"), gone()), (), Ending.DISCONNECT),
     "idle_timeout, no audio": Discarded((tick(10),), IDLE, Ending.IDLE_TIMEOUT),
-    "idle_timeout, half a sample": Discarded(
-        (audio(b"\x01"), tick(11)), IDLE, Ending.IDLE_TIMEOUT
-    ),
+    "idle_timeout, half a sample": Discarded((audio(b"\x01"), tick(11)), IDLE, Ending.IDLE_TIMEOUT),
     "session_expired, half a sample": Discarded(
         (audio(b"\x01", at=55), tick(60)), EXPIRED, Ending.SESSION_EXPIRED
     ),
@@ -329,6 +356,18 @@ def test_a_failed_delivery_is_not_told_to_a_client_that_has_gone() -> None:
     play(session, audio(SAMPLES), gone())
     assert session.not_stored(Failure.BROKER_UNAVAILABLE, "unknown") == ()
     assert session.outcome == "broker_unavailable"
+
+
+def test_what_stores_utterances_says_why_it_could_not() -> None:
+    """The operator's reason is apart from the text, which is the code that clients know."""
+    failed = NotStored(Failure.BROKER_UNAVAILABLE, "unknown", "_MSG_TIMED_OUT")
+    assert isinstance(failed, GatewayError)
+    assert (str(failed), failed.failure, failed.stored, failed.reason) == (
+        "broker_unavailable",
+        Failure.BROKER_UNAVAILABLE,
+        "unknown",
+        "_MSG_TIMED_OUT",
+    )
 
 
 # The greeting, and what a session is before it ends
@@ -475,9 +514,10 @@ def test_nothing_counts_while_an_utterance_is_being_stored_but_the_brokers_answe
     row = KEPT[ended_by]
     session = new_session(fill_at_limit=row.fill_at_limit)
     play(session, *row.steps)
-    assert session.deadline is None
+    before = (session.ending, session.messages, session.read_at, None)
     assert play(session, *later_inputs()) == ()
-    assert session.deadline is None
+    assert (session.ending, session.messages, session.read_at, session.deadline) == before
+    assert session._buffer == b""  # nor does what is ignored take memory
     assert play(session, stored()) == accepted(row.pcm, ended_by, row.close_code)
 
 
@@ -560,9 +600,7 @@ def test_a_late_tick_acts_on_the_clock_that_ran_out_first() -> None:
     """Of several that have run out, the earliest says how it ended."""
     session = new_session()
     play(session, audio(SAMPLES, at=45), drain(46, until=57))
-    assert play(session, tick(100)) == publish(
-        SAMPLES, "idle_timeout", ended=100, first_audio=45
-    )
+    assert play(session, tick(100)) == publish(SAMPLES, "idle_timeout", ended=100, first_audio=45)
 
 
 @pytest.mark.parametrize(

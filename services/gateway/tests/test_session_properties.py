@@ -1,6 +1,7 @@
 """What holds of every session, tried on random cuttings and random sequences of inputs."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,7 +35,7 @@ endings = st.sampled_from(
 def cut(data: bytes, points: Sequence[int]) -> list[bytes]:
     """Cut at the given points, of which some may be equal, so that a piece is empty."""
     at = [0, *sorted(min(point, len(data)) for point in points), len(data)]
-    return [data[start:end] for start, end in zip(at, at[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(at)]
 
 
 def published(

@@ -111,7 +111,7 @@ def _read_secret(path: str) -> str | None:
     """Read one line, without the line end that editors add; nothing if it cannot be had."""
     try:
         with Path(path).open(encoding="utf-8") as file:
-            secret = file.read(_MAX_SECRET_BYTES).removesuffix("\n").removesuffix("\r")
+            secret = file.read(_MAX_SECRET_BYTES).removesuffix("\n")
     except (OSError, ValueError):
         return None
     return secret if secret.isprintable() else None
@@ -124,7 +124,7 @@ def _expected(field: FieldInfo) -> str:
 class KafkaEnvironment(EnvironmentSettings):
     """What everything that speaks to Kafka reads: the way there, the topics, and how to log."""
 
-    kafka_bootstrap_servers: ServerList = Field(alias="KAFKA_BOOTSTRAP_SERVERS")
+    kafka_bootstrap_servers: ServerList = Field(alias="KAFKA_BOOTSTRAP_SERVERS", repr=False)
     """Brokers to begin with: host:port, separated by commas."""
 
     kafka_security_protocol: Annotated[SecurityProtocol, choice(SecurityProtocol)] = Field(
@@ -137,13 +137,15 @@ class KafkaEnvironment(EnvironmentSettings):
     )
     """How this client says who it is; needs a SASL security protocol, as do the next two."""
 
-    kafka_sasl_username: Text | None = Field(None, alias="KAFKA_SASL_USERNAME")
+    kafka_sasl_username: Text | None = Field(None, alias="KAFKA_SASL_USERNAME", repr=False)
     """The client's name at the brokers."""
 
     kafka_sasl_password: SecretStr | None = Field(None, alias="KAFKA_SASL_PASSWORD")
     """Its password; from a file where KAFKA_SASL_PASSWORD_FILE names one."""
 
-    kafka_ssl_ca_location: ReadableFile | None = Field(None, alias="KAFKA_SSL_CA_LOCATION")
+    kafka_ssl_ca_location: ReadableFile | None = Field(
+        None, alias="KAFKA_SSL_CA_LOCATION", repr=False
+    )
     """File with the certificates that sign the brokers'; needs an SSL security protocol."""
 
     topic_audio_ingress: Topic = Field("speech.audio.ingress", alias="TOPIC_AUDIO_INGRESS")
@@ -213,7 +215,7 @@ class KafkaEnvironment(EnvironmentSettings):
 class ServiceSettings(KafkaEnvironment):
     """What every service of the pipeline reads; each adds its own fields in a subclass."""
 
-    schema_registry_url: HttpUrl = Field(alias="SCHEMA_REGISTRY_URL")
+    schema_registry_url: HttpUrl = Field(alias="SCHEMA_REGISTRY_URL", repr=False)
     """Where the schemas of the events are kept."""
 
     schema_auto_register: Switch = Field(True, alias="SCHEMA_AUTO_REGISTER")

@@ -122,26 +122,15 @@ class RecordConsumer:
                 raise BrokerUnavailable(answer.error.name())
 
     def pause(self, partitions: Partitions) -> None:
-        """Fetch no more records of these partitions; the consumer stays a member of its group.
+        """Fetch no more of these partitions; the consumer stays a member of its group.
 
-        Raises:
-            BrokerUnavailable: One of them is not this member's.
+        Those that are not this member's are ignored.
         """
-        self._switch(self._client.pause, partitions)
+        self._client.pause([TopicPartition(*of) for of in sorted(partitions)])
 
     def resume(self, partitions: Partitions) -> None:
-        """Fetch records of these partitions again.
-
-        Raises:
-            BrokerUnavailable: One of them is not this member's.
-        """
-        self._switch(self._client.resume, partitions)
-
-    def _switch(self, how: Callable[[list[TopicPartition]], None], partitions: Partitions) -> None:
-        try:
-            how([TopicPartition(*of) for of in sorted(partitions)])
-        except KafkaException as error:
-            raise BrokerUnavailable(error.args[0].name()) from None
+        """Fetch of these partitions again; those that are not this member's are ignored."""
+        self._client.resume([TopicPartition(*of) for of in sorted(partitions)])
 
     def close(self) -> None:
         """Leave the group, so that others get the partitions at once. Blocks for some seconds."""

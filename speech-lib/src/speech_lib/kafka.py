@@ -114,9 +114,10 @@ class HideAddresses(logging.Filter):
 
 
 class LimitRepeats(logging.Filter):
-    """Lets one line of a kind through in a while: a broker that is down is reported at each attempt.
+    """Lets one line of a kind through in a while.
 
-    librdkafka's format is `%s [%s] %s`, and the first argument is its name for the kind of line.
+    A broker that is down would be reported at each attempt to connect. The format of librdkafka's
+    lines is `%s [%s] %s`, and the first argument is its name for the kind of line.
     """
 
     def __init__(self, seconds: float) -> None:

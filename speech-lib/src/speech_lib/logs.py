@@ -89,11 +89,7 @@ def _formatter(settings: KafkaEnvironment, before: list[Processor]) -> logging.F
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
     foreign = before if settings.environment == "development" else [_drop_arguments, *before]
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[
-            structlog.stdlib.add_logger_name,
-            structlog.stdlib.ExtraAdder([]),
-            *foreign,
-        ],
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *foreign],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
     )
 

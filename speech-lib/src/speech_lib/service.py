@@ -57,9 +57,9 @@ def run(
 ) -> int:
     """Run a service from its environment to its end, and return the exit code of the process.
 
-    `service_main` gets the checked settings and the signals; it returns when it has drained, and may
-    let `startup.Stopped` through. It raises `ConfigError` for a setting that only it can judge (a
-    model that is missing).
+    `service_main` gets the checked settings and the signals; it returns when it has drained, and
+    may let `startup.Stopped` through. It raises `ConfigError` for a setting that only it can judge
+    (a model that is missing).
 
     Returns:
         0 after draining; 2 for wrong configuration and 3 where the registry or the broker refuses

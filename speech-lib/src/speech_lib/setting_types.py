@@ -5,7 +5,6 @@ value that was given is told back only for numbers and enumerations: anything el
 or a secret.
 """
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ _MAX_PORT = 65535
 _MAX_TEXT_CHARACTERS = 255
 
 
-class Unreadable(ValueError):  # noqa: N818 - a verdict on a text, translated before anyone sees it
+class Unreadable(ValueError):
     """Say that a text is not of the expected kind; `shown` is what may be told of it."""
 
     def __init__(self, shown: str = "") -> None:
@@ -49,7 +48,7 @@ class Reads:
         if not isinstance(value, str):
             return value
         try:
-            return self.parse(value)
+            return self.parse(value.strip())
         except Unreadable as error:
             raise wrong_value(self.expected, error.shown) from None
 
@@ -65,9 +64,9 @@ def whole(minimum: int, maximum: int) -> Reads:
     """Read a whole number from `minimum` to `maximum`, both included."""
 
     def parse(text: str) -> int:
-        number = _finite_or_not(text)
+        shown = _shown_number(text)
         if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or not minimum <= int(text) <= maximum:
-            raise Unreadable(number)
+            raise Unreadable(shown)
         return int(text)
 
     return Reads(f"a whole number from {minimum} to {maximum}", parse)
@@ -77,15 +76,16 @@ def number(minimum: float, maximum: float) -> Reads:
     """Read a number from `minimum` to `maximum`, both included; never infinity or NaN."""
 
     def parse(text: str) -> float:
-        shown = _finite_or_not(text)
-        if not shown or not math.isfinite(float(text)) or not minimum <= float(text) <= maximum:
+        shown = _shown_number(text)
+        # NaN and infinity are between no two numbers.
+        if not shown or not minimum <= float(text) <= maximum:
             raise Unreadable(shown)
         return float(text)
 
     return Reads(f"a number from {minimum:g} to {maximum:g}", parse)
 
 
-def _finite_or_not(text: str) -> str:
+def _shown_number(text: str) -> str:
     """Return the text if it is any number at all, else nothing: only numbers are told back."""
     try:
         float(text)

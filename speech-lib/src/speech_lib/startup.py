@@ -25,7 +25,7 @@ _JITTER_SECONDS = 0.1
 _LOG_EVERY_SECONDS = 2.0
 
 
-class Stopped(Exception):  # noqa: N818 - the service was asked to stop: nothing has gone wrong
+class Stopped(Exception):
     """The wait was given up, because the service is to stop."""
 
 

@@ -52,19 +52,12 @@ class TraceContext:
     @classmethod
     def begin(cls) -> Self:
         """Begin a trace."""
-        return cls(_random_id(16), _random_id(8), _SAMPLED)
+        return cls(secrets.token_hex(16), secrets.token_hex(8), _SAMPLED)
 
     def child(self) -> Self:
         """Return a new span of the same trace."""
-        return type(self)(self.trace_id, _random_id(8), self.flags)
+        return type(self)(self.trace_id, secrets.token_hex(8), self.flags)
 
     def header(self) -> str:
         """Return the value of the `traceparent` header."""
         return f"{_VERSION}-{self.trace_id}-{self.span_id}-{self.flags:02x}"
-
-
-def _random_id(size: int) -> str:
-    """Return random hexadecimal digits of so many bytes, not all zero."""
-    while not (digits := secrets.token_hex(size)).strip("0"):
-        pass
-    return digits

@@ -32,7 +32,7 @@ class AsrError(Exception):
     """Base of the package's own errors."""
 
 
-class Unprocessable(AsrError):  # noqa: N818 - a verdict on a record, not a defect
+class Unprocessable(AsrError):
     """A record that would fail however often it is tried; its place is the dead-letter topic."""
 
     def __init__(self, reason: Reason) -> None:
@@ -40,9 +40,9 @@ class Unprocessable(AsrError):  # noqa: N818 - a verdict on a record, not a defe
         self.reason = reason
 
 
-class EngineUnavailable(AsrError):  # noqa: N818 - says what is missing
+class EngineUnavailable(AsrError):
     """The engine cannot be loaded; the text is one line for whoever started the service."""
 
 
-class EngineFailed(AsrError):  # noqa: N818 - says what happened
+class EngineFailed(AsrError):
     """The engine could not transcribe these samples and is not to be used again."""

@@ -150,4 +150,4 @@ def _parse(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def _is_trusted(address: IPv4Address | IPv6Address, trusted: Networks) -> bool:
-    return any(address.version == network.version and address in network for network in trusted)
+    return any(address in network for network in trusted)

@@ -22,8 +22,8 @@ from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import PayloadTooBig, TooManyFragments
-from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import Event, State
+from websockets.frames import CLOSE, CONT, PING, PONG, CloseCode, Frame
+from websockets.protocol import CLOSING, OPEN, Event
 
 from speech_gateway.admission import Slot, UnfinishedHandshakes
 from speech_gateway.errors import Ending, GatewayError
@@ -32,7 +32,6 @@ from speech_gateway.rates import TokenBucket
 
 READ_BYTES = 16_384
 WRITE_LIMIT_BYTES = 65_536
-CLOSE_TIMEOUT_SECONDS = 2.0
 MAX_QUEUED_FRAMES = 4
 """Bounds what a stalled connection holds: four frames of at most 64 KiB, and one read."""
 
@@ -43,7 +42,7 @@ _BUDGET_BURST = 40
 _BUDGET_PER_SECOND = 20
 
 
-class StreamEnded(GatewayError):  # noqa: N818 - an ending is not always an error
+class StreamEnded(GatewayError):
     """No more messages will come; `ending` says why: gone, failed, or cut."""
 
     def __init__(self, ending: Ending) -> None:
@@ -60,8 +59,15 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
     wanted: Wanted
     """What the handshake asked for, once it was judged acceptable."""
 
-    def __init__(self, *args: Any, handshakes: UnfinishedHandshakes, **kwargs: Any) -> None:  # noqa: ANN401 - the library's own arguments
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401 - the library's own arguments
+        handshakes: UnfinishedHandshakes,
+        close_timeout: float,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(*args, close_timeout=close_timeout, **kwargs)
+        self._close_timeout = close_timeout
         self._handshakes = handshakes
         self._budget = TokenBucket(_BUDGET_BURST, _BUDGET_PER_SECOND, self.loop.time())
         self._chunk = bytearray()
@@ -144,7 +150,7 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         if self._ending is Ending.RATE_LIMITED:
             return  # a flooder's further frames are not even looked at
         super().data_received(bytes(data))
-        if self.protocol.state is State.CLOSING and self._ending is None:
+        if self.protocol.state is CLOSING and self._ending is None:
             self._notice_end()
 
     def process_event(self, event: Event) -> None:
@@ -171,11 +177,11 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         """
         if not isinstance(event, Frame):
             return False
-        if event.opcode is Opcode.PING or event.opcode is Opcode.PONG:
+        if event.opcode is PING or event.opcode is PONG:
             return True
-        if event.data or event.opcode is Opcode.CLOSE:
+        if event.data or event.opcode is CLOSE:
             return False
-        return not (event.opcode is Opcode.CONT and event.fin)
+        return not (event.opcode is CONT and event.fin)
 
     def _notice_end(self) -> None:
         failure = self.protocol.parser_exc
@@ -188,7 +194,7 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
 
     def _fail(self, code: CloseCode, reason: str) -> None:
         """Fail the connection (RFC 6455 section 7.1.7) for what only whole messages show."""
-        if self.protocol.state is State.OPEN:
+        if self.protocol.state is OPEN:
             self.protocol.fail(code, reason)
             self.send_data()
         self._end_stream(Ending.PROTOCOL_ERROR)
@@ -199,4 +205,4 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         self.stream_ended.set()
         # A flooder is told first, and cut after that. The others may put off closing TCP.
         if ending is not Ending.RATE_LIMITED and self._abort_timer is None:
-            self._abort_timer = self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)
+            self._abort_timer = self.loop.call_later(self._close_timeout, self.transport.abort)

@@ -116,9 +116,11 @@ class Conversation:
             message = await receive()
             now = clock()
             if isinstance(message, str):
-                self._owe(session.receive_text(message, now))
+                actions = session.receive_text(message, now)
             else:
-                self._owe(session.receive_audio(message, now))
+                actions = session.receive_audio(message, now)
+            if actions:  # asked here too, because most messages owe nothing
+                self._owe(actions)
             if session.read_at > now:
                 await self._pause_until(session.read_at)
 

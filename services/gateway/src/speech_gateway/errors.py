@@ -17,7 +17,7 @@ class GatewayError(Exception):
     """Base of the package's own errors."""
 
 
-class InvalidMessage(GatewayError):  # noqa: N818 - a verdict on the client, in the protocol's words
+class InvalidMessage(GatewayError):
     """A text message that the protocol does not know; its text is for the client.
 
     Attributes:
@@ -95,7 +95,7 @@ class Failure(Enum):
     INTERNAL_ERROR = Rule("internal_error", 1011, False, False, "internal error")
 
 
-class NotStored(GatewayError):  # noqa: N818 - an outcome, not a defect
+class NotStored(GatewayError):
     """Audio was not stored, or is not known to be; raised by whatever stores utterances."""
 
     def __init__(self, failure: Failure, stored: Stored, reason: str = "") -> None:

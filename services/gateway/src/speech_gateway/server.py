@@ -29,7 +29,6 @@ from speech_gateway.admission import (
     client_address,
 )
 from speech_gateway.connection import (
-    CLOSE_TIMEOUT_SECONDS,
     MAX_QUEUED_FRAMES,
     WRITE_LIMIT_BYTES,
     GatewayConnection,
@@ -44,6 +43,11 @@ from speech_gateway.session import Session
 log = structlog.get_logger()
 
 _SWITCHING_PROTOCOLS = 101
+_ACCEPTED_AT_ONCE = 8
+"""Connections accepted in one turn of the loop, by asyncio's `backlog`. A handshake takes some six
+turns: with the usual 100, a storm of good clients would pass the bound of unfinished ones."""
+_KERNEL_QUEUE = 1024
+"""Connections that wait in the kernel meanwhile; `backlog` would make this as small."""
 _REFUSALS_LOGGED_PER_SECOND = 10
 
 
@@ -59,6 +63,7 @@ class ServerConfig:
         origin_allowlist: exact origins; empty lets every one in.
         trusted_proxies: networks whose X-Forwarded-For is believed.
         handshake_timeout: seconds for one whole opening handshake.
+        close_timeout: seconds that a client may put off the end of a closed connection.
     """
 
     host: str
@@ -68,6 +73,7 @@ class ServerConfig:
     origin_allowlist: frozenset[str] = frozenset()
     trusted_proxies: Networks = ()
     handshake_timeout: float = 5.0
+    close_timeout: float = 2.0
 
 
 @dataclass
@@ -102,6 +108,9 @@ class GatewayServer:
             self.config.port,
             **self._websocket_settings(),
         )
+        for listener in self._server.sockets:
+            with listener.dup() as same:
+                same.listen(_KERNEL_QUEUE)
         self.admission.on_release = self._note_if_all_gone
         port: int = next(iter(self._server.sockets)).getsockname()[1]
         return port
@@ -133,8 +142,9 @@ class GatewayServer:
             "create_connection": partial(GatewayConnection, handshakes=self._handshakes),
             "server_header": None,  # versions are nobody's business
             "compression": None,  # 2.6 to 4.2 times the CPU, and a way to send bombs
+            "backlog": _ACCEPTED_AT_ONCE,
             "open_timeout": self.config.handshake_timeout,
-            "close_timeout": CLOSE_TIMEOUT_SECONDS,
+            "close_timeout": self.config.close_timeout,
             "ping_interval": None,  # the idle rule finds dead peers
             "max_size": self.config.limits.max_chunk_bytes,
             "max_queue": MAX_QUEUED_FRAMES,

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Iterable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
 from speech_gateway import wav
@@ -34,6 +38,7 @@ CONFIG = ServerConfig("127.0.0.1", 0, LIMITS)
 """A free port, and those limits."""
 
 _STOP_SECONDS = 10.0
+_LOOK_EVERY_SECONDS = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,35 @@ async def run_server(
             await running.gateway.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """All that a server said until the connection was closed."""
+
+    messages: list[dict[str, Any]]
+    code: int | None
+    reason: str | None
+
+
+async def hear(client: ClientConnection) -> Heard:
+    """Listen until the connection is closed."""
+    messages = []
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            messages.append(json.loads(await client.recv()))
+    return Heard(messages, client.close_code, client.close_reason)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Wait until `condition` holds.
+
+    Raises:
+        TimeoutError: if it does not in time.
+    """
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - not every condition has an event
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+
 class RawClient:
     """A WebSocket client by hand: it can send what no library would, and never closes by itself."""
 
@@ -184,6 +218,10 @@ class RawClient:
         if length == 126:  # noqa: PLR2004 - RFC 6455 section 5.2
             length = int.from_bytes(await self._reader.readexactly(2), "big")
         return Frame(Opcode(head & 0x0F), await self._reader.readexactly(length), bool(head & 0x80))
+
+    def stop_reading(self) -> None:
+        """Let what the server sends pile up."""
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]
 
     def end_sending(self) -> None:
         """End this side of TCP and keep the other."""

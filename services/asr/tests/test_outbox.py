@@ -1,0 +1,64 @@
+"""A record is stored, however often the broker has to be asked."""
+
+import asyncio
+
+import pytest
+from speech_asr.errors import Reason, Unprocessable
+from speech_asr.outbox import Outbox
+from speech_lib.errors import DeliveryError
+from speech_lib.records import Record
+from speech_lib.testing.fakes import FakeBroker, FakeProducer
+
+RECORD = Record("t", b"key", b"value", {"name": "text"})
+LATER = DeliveryError(stored="unknown", permanent=False, reason="_MSG_TIMED_OUT")
+NEVER = DeliveryError(stored="no", permanent=True, reason="TOPIC_AUTHORIZATION_FAILED")
+
+
+def attempt(store, *errors):
+    """Return what is in the log after `store`, and each condition that was reported."""
+    broker, reports = FakeBroker(), []
+
+    async def scenario():
+        producer = FakeProducer(broker)
+        producer.errors.extend(errors)
+        outbox = Outbox(producer, lambda *report: reports.append(report))
+        await store(outbox)(RECORD)
+
+    try:
+        asyncio.run(scenario())
+    except Unprocessable as refused:
+        return [], [*reports, refused.reason]
+    return [each.value for each in broker.records("t")], reports
+
+
+@pytest.mark.parametrize(
+    ("store", "condition"),
+    [(lambda box: box.store_text, "texts"), (lambda box: box.store_dead_letter, "dead_letters")],
+    ids=["text", "dead letter"],
+)
+def test_a_record_is_tried_until_the_broker_has_it(store, condition):
+    """While it waits the service is not ready, with the broker's reason."""
+    assert attempt(store, LATER) == (
+        [b"value"],
+        [(condition, False, "_MSG_TIMED_OUT"), (condition, True, "")],
+    )
+
+
+def test_a_text_that_is_refused_for_good_is_given_up():
+    """Another attempt would change nothing, and the partition has to move on."""
+    assert attempt(lambda box: box.store_text, LATER, NEVER) == (
+        [],
+        [
+            ("texts", False, "_MSG_TIMED_OUT"),
+            ("texts", False, "TOPIC_AUTHORIZATION_FAILED"),
+            Reason.RESULT_REFUSED,
+        ],
+    )
+
+
+def test_a_dead_letter_is_never_given_up():
+    """It has no other place: somebody has to permit it."""
+    assert attempt(lambda box: box.store_dead_letter, NEVER) == (
+        [b"value"],
+        [("dead_letters", False, "TOPIC_AUTHORIZATION_FAILED"), ("dead_letters", True, "")],
+    )

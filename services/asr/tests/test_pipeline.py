@@ -1,0 +1,264 @@
+"""The loop: how much is in hand, when it is committed, and what a signal changes."""
+
+import asyncio
+
+import pytest
+from speech_asr.metrics import Metrics
+from speech_asr.pipeline import Pipeline
+from speech_lib.errors import BrokerUnavailable
+from speech_lib.records import Record
+from speech_lib.service import StopSignals
+from speech_lib.testing.fakes import FakeBroker, FakeConsumer
+
+TOPIC, GROUP = "audio", "asr"
+
+
+class Work:
+    """Stands for the way of an utterance: it ends when the test says so."""
+
+    def __init__(self):
+        self.begun = []
+        self.most = 0
+        self._gates = {}
+        self._running = 0
+
+    def gate(self, offset):
+        return self._gates.setdefault(offset, asyncio.Event())
+
+    async def __call__(self, record):
+        self.begun.append(record.offset)
+        self._running += 1
+        self.most = max(self.most, self._running)
+        try:
+            await self.gate(record.offset).wait()
+        finally:
+            self._running -= 1
+
+
+class Scene:
+    """A topic with records, a pipeline that reads it, and what has been committed."""
+
+    def __init__(self, records, *, capacity=4, drain_seconds=5.0, consumer=FakeConsumer):
+        self.broker = FakeBroker()
+        self.work = Work()
+        self.signals = StopSignals()
+        self.consumers = []
+        self.metrics = Metrics()
+        self._consumer = consumer
+        self.pipeline = Pipeline(
+            self._open,
+            self.work,
+            capacity=capacity,
+            metrics=self.metrics,
+            drain_seconds=drain_seconds,
+        )
+        for _ in range(records):
+            self.broker.append(Record(TOPIC, b"key", b"value"))
+
+    def _open(self, on_assign, on_revoke):
+        options = {"group_id": GROUP, "topics": [TOPIC]}
+        new = self._consumer(self.broker, **options, on_assign=on_assign, on_revoke=on_revoke)
+        self.consumers.append(new)
+        return new
+
+    @property
+    def committed(self):
+        return self.broker.committed[GROUP].get((TOPIC, 0), 0)
+
+    def finish(self, *offsets):
+        for offset in offsets:
+            self.work.gate(offset).set()
+
+
+async def until(condition):
+    """Wait until something is so that nobody tells; the test's own time limit bounds it."""
+    while not condition():  # noqa: ASYNC110 - the loop in the middle has no event for it
+        await asyncio.sleep(0.005)
+
+
+def play(scene, script):
+    """Run the pipeline and a script beside it; the script ends with a signal."""
+
+    async def both():
+        running = asyncio.create_task(scene.pipeline.run(scene.signals))
+        try:
+            await script(scene)
+            await running
+        finally:
+            running.cancel()
+
+    asyncio.run(both())
+
+
+def test_all_that_is_finished_is_committed():
+    """After the last record the group stands at the end of the log."""
+
+    async def script(scene):
+        scene.finish(*range(10))
+        await until(lambda: scene.committed == 10)
+        scene.signals.receive()
+
+    scene = Scene(10)
+    play(scene, script)
+    assert sorted(scene.work.begun) == list(range(10))
+
+
+def test_only_so_many_are_in_hand():
+    """The rest stays with the broker until one is finished."""
+
+    async def script(scene):
+        await until(lambda: len(scene.work.begun) == 3)
+        assert scene.metrics.registry.get_sample_value("asr_utterances_in_hand") == 3
+        for offset in range(10):
+            scene.finish(offset)
+            await until(lambda offset=offset: scene.committed == offset + 1)
+        scene.signals.receive()
+
+    scene = Scene(10, capacity=3)
+    play(scene, script)
+    assert scene.work.most == 3
+
+
+def test_nothing_is_committed_past_a_record_that_is_not_finished():
+    """The second text is stored first; its commit waits for the first one."""
+
+    async def script(scene):
+        await until(lambda: len(scene.work.begun) == 3)
+        scene.finish(1, 2)
+        turns = scene.consumers[0].polls
+        await until(lambda: scene.consumers[0].polls > turns + 5)
+        assert scene.committed == 0
+        scene.finish(0)
+        await until(lambda: scene.committed == 3)
+        scene.signals.receive()
+
+    play(Scene(3, consumer=CountingConsumer), script)
+
+
+class CountingConsumer(FakeConsumer):
+    """Tells how often it was polled."""
+
+    polls = 0
+
+    def poll(self, timeout, max_records=16):
+        self.polls += 1
+        return super().poll(timeout, max_records)
+
+
+def test_a_signal_lets_what_is_in_hand_end_and_begins_nothing_new():
+    """What was finished while draining is committed before the group is left."""
+
+    async def script(scene):
+        await until(lambda: len(scene.work.begun) == 2)
+        scene.signals.receive()
+        scene.finish(0, 1)
+
+    scene = Scene(10, capacity=2)
+    play(scene, script)
+    assert (sorted(scene.work.begun), scene.committed) == ([0, 1], 2)
+
+
+@pytest.mark.parametrize("by", ["second signal", "deadline"])
+def test_what_does_not_end_in_time_is_dropped_and_not_committed(by):
+    """Another member does it again; what ended before it is committed."""
+
+    async def script(scene):
+        await until(lambda: len(scene.work.begun) == 3)
+        scene.finish(0, 2)
+        scene.signals.receive()
+        if by == "second signal":
+            scene.signals.receive()
+
+    scene = Scene(3, drain_seconds=5.0 if by == "second signal" else 0.1)
+    play(scene, script)
+    assert scene.committed == 1
+
+
+class LosingConsumer(FakeConsumer):
+    """Loses its partitions, and gets them back, at the poll after `losing` is set."""
+
+    losing = False
+
+    def poll(self, timeout, max_records=16):
+        if self.losing:
+            self.losing = False
+            self.revoke()
+        return super().poll(timeout, max_records)
+
+
+def test_what_is_in_hand_of_a_lost_partition_is_done_again():
+    """Whoever takes it over starts at the last commit, and only what is done there counts."""
+
+    async def script(scene):
+        await until(lambda: len(scene.work.begun) == 3)
+        scene.finish(0)
+        await until(lambda: scene.committed == 1)
+        scene.consumers[0].losing = True
+        await until(lambda: len(scene.work.begun) == 5)
+        assert scene.committed == 1
+        scene.finish(1, 2)
+        await until(lambda: scene.committed == 3)
+        scene.signals.receive()
+
+    scene = Scene(3, capacity=8, consumer=LosingConsumer)
+    play(scene, script)
+    assert sorted(scene.work.begun) == [0, 1, 1, 2, 2]
+
+
+class BreakingConsumer(FakeConsumer):
+    """Can never read again, once it has given its first records."""
+
+    def poll(self, timeout, max_records=16):
+        found = super().poll(timeout, max_records)
+        if not found:
+            raise BrokerUnavailable("_FATAL")
+        return found
+
+
+def test_a_consumer_that_fails_for_good_is_replaced():
+    """What it had in hand is dropped, and read again by the new one."""
+
+    async def script(scene):
+        await until(lambda: len(scene.consumers) == 2)
+        scene._consumer = FakeConsumer
+        scene.finish(0, 1)
+        await until(lambda: scene.committed == 2)
+        scene.signals.receive()
+
+    play(Scene(2, consumer=BreakingConsumer), script)
+
+
+class RefusingConsumer(FakeConsumer):
+    """Fails the first two commits."""
+
+    left = 2
+
+    def commit(self, next_offsets):
+        if self.left:
+            self.left -= 1
+            raise BrokerUnavailable("REBALANCE_IN_PROGRESS")
+        super().commit(next_offsets)
+
+
+def test_a_commit_that_fails_is_made_up_for():
+    """Even if no other record is finished after it."""
+
+    async def script(scene):
+        scene.finish(0)
+        await until(lambda: scene.committed == 1)
+        scene.signals.receive()
+
+    play(Scene(1, consumer=RefusingConsumer), script)
+
+
+def test_a_defect_in_the_handling_ends_the_service():
+    """Going on would leave the partition uncommitted for good, and nobody would know."""
+
+    async def broken(record):
+        raise ZeroDivisionError
+
+    scene = Scene(1)
+    scene.pipeline._handle = broken
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(scene.pipeline.run(scene.signals))
+    assert scene.committed == 0

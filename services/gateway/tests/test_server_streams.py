@@ -1,0 +1,268 @@
+"""Streams that break the rules, or TCP, over real sockets: cut at once, in stream order, for good.
+
+The idle time is short wherever an ending must be known at once: where it is found out only when
+the idle clock runs out, these tests see a published utterance, or another reason.
+"""
+
+import asyncio
+import contextlib
+import json
+from dataclasses import replace
+
+import pytest
+from speech_gateway.errors import Ending
+from speech_gateway.testing import CONFIG, LIMITS, hear, raw_client, request, run_server, until
+from websockets.asyncio.client import connect
+from websockets.frames import Frame, Opcode
+
+pytestmark = pytest.mark.anyio
+
+PCM = bytes(range(256)) * 5
+AUDIO = Frame(Opcode.BINARY, PCM)
+DONE = Frame(Opcode.TEXT, b'{"event":"done"}')
+PING = Frame(Opcode.PING, b"")
+CLOSE = Frame(Opcode.CLOSE, b"\x03\xe8")
+RESERVED_BITS = b"\xf2\x80\x00\x00\x00\x00"
+UNMASKED = b"\x82\x02ab"
+UNKNOWN_OPCODE = b"\x83\x80\x00\x00\x00\x00"
+LONG_PING = b"\x89\xfe\x00\x7e" + bytes(4 + 126)
+FRAGMENTED_PING = b"\x09\x80\x00\x00\x00\x00"
+LONE_CONTINUATION = Frame(Opcode.CONT, b"ab")
+TOO_LARGE_HEAD = b"\x82\xff" + (65_537).to_bytes(8, "big")
+"""The head of a message that is one byte too large, and nothing of the message."""
+
+QUICK = replace(CONFIG, limits=replace(LIMITS, idle_timeout_seconds=0.4), close_timeout=0.5)
+
+
+def given(server):
+    return [(p.utterance.ended_by, p.pcm) for p in server.store.published]
+
+
+def sessions(server, ended_by, outcome):
+    return server.gateway.metrics.registry.get_sample_value(
+        "speech_gateway_sessions_total", {"ended_by": ended_by, "outcome": outcome}
+    )
+
+
+async def frames(client):
+    """Return the frames that come until the server ends its side, without the greeting."""
+    received = []
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        while True:
+            received.append(await client.read_frame())
+    return received[1:]
+
+
+def close_frame(code, reason):
+    return Frame(Opcode.CLOSE, code.to_bytes(2, "big") + reason)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (TOO_LARGE_HEAD, 1009),
+        (RESERVED_BITS, 1002),
+        (UNMASKED, 1002),
+        (UNKNOWN_OPCODE, 1002),
+        (LONG_PING, 1002),
+        (FRAGMENTED_PING, 1002),
+        (LONE_CONTINUATION, 1002),
+        (Frame(Opcode.TEXT, b"\xff"), 1007),
+        (Frame(Opcode.CLOSE, b"\x03"), 1002),
+    ],
+)
+async def test_a_failed_connection_is_known_at_once(sent, code):
+    """The library's close is sent, nothing is published, the slot is back, TCP open or not."""
+    async with run_server(QUICK) as server, raw_client(server.port) as client:
+        client.send(AUDIO, sent)
+        (close,) = await frames(client)
+        assert (close.opcode, int.from_bytes(close.data[:2], "big")) == (Opcode.CLOSE, code)
+        await until(lambda: server.live == 0, 2.5)  # the client keeps its side open
+        assert given(server) == []
+        ended_by = "chunk_too_large" if code == 1009 else "protocol_error"
+        assert sessions(server, ended_by, ended_by) == 1
+
+
+async def test_a_failed_connection_frees_its_slot_in_two_seconds():
+    """As the gateway is built: idle time or not, a client cannot put off the end for longer."""
+    config = replace(CONFIG, limits=replace(LIMITS, idle_timeout_seconds=0.5))
+    async with run_server(config) as server, raw_client(server.port) as client:
+        client.send(AUDIO, TOO_LARGE_HEAD)
+        await until(lambda: server.live == 0, 2.5)
+        assert given(server) == []
+
+
+async def test_too_many_fragments_fail_the_connection():
+    """A message in more fragments than the library takes is 1009, and a protocol error."""
+    fragment = Frame(Opcode.CONT, b"\x00", fin=False)
+    async with run_server(QUICK) as server, raw_client(server.port) as client:
+        client.send(AUDIO, Frame(Opcode.BINARY, b"\x00", fin=False), *[fragment] * 4096)
+        assert await frames(client) == [close_frame(1009, b"too many fragments")]
+        await until(lambda: server.live == 0, 2.5)
+        assert given(server) == []
+        assert sessions(server, "protocol_error", "protocol_error") == 1
+
+
+async def test_too_large_a_message_in_fragments_is_refused():
+    """The limit is of the whole message, however it is cut."""
+    async with run_server(QUICK) as server, raw_client(server.port) as client:
+        client.send(Frame(Opcode.BINARY, bytes(65_536), fin=False), Frame(Opcode.CONT, b"\x00"))
+        (close,) = await frames(client)
+        assert int.from_bytes(close.data[:2], "big") == 1009
+        await until(lambda: server.live == 0, 2.5)
+        assert sessions(server, "chunk_too_large", "chunk_too_large") == 1
+
+
+async def test_done_before_garbage_is_published():
+    """In one TCP write, what came before the garbage counts: `done` was first."""
+    async with run_server(QUICK) as server, raw_client(server.port) as client:
+        client.send(AUDIO, DONE, RESERVED_BITS)
+        await server.store.until_given()
+        await until(lambda: server.live == 0, 2.5)
+        assert given(server) == [("done", PCM)]
+        assert sessions(server, "done", "accepted") == 1
+
+
+async def test_invalid_text_before_a_close_frame_is_a_protocol_error():
+    """A close frame in the same write as invalid UTF-8 does not make its audio good."""
+    async with run_server(QUICK) as server, raw_client(server.port) as client:
+        client.send(AUDIO, Frame(Opcode.TEXT, b"\xff"), CLOSE)
+        await until(lambda: server.live == 0, 2.5)
+        assert given(server) == []
+        assert sessions(server, "protocol_error", "protocol_error") == 1
+
+
+async def test_a_close_frame_with_tcp_kept_open_is_a_disconnect():
+    """All audio before the close frame is published, and the slot is back in time."""
+    config = replace(QUICK, limits=replace(LIMITS, max_messages_per_second=10_000))
+    async with run_server(config) as server, raw_client(server.port) as client:
+        client.send(*[AUDIO] * 300, CLOSE)  # more than is read at once
+        await server.store.until_given()
+        await until(lambda: server.live == 0, 2.5)
+        assert given(server) == [("disconnect", PCM * 300)]
+
+
+EMPTY = Frame(Opcode.BINARY, b"")
+FIRST = Frame(Opcode.BINARY, b"\x00\x01", fin=False)
+EMPTY_FRAGMENT = Frame(Opcode.CONT, b"", fin=False)
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        [PING] * 60,
+        [Frame(Opcode.PONG, b"")] * 60,
+        [Frame(Opcode.PING, bytes(125))] * 60,
+        [EMPTY] * 60,
+        [FIRST, *[EMPTY_FRAGMENT] * 60],
+        [PING, EMPTY] * 30,
+    ],
+    ids=["pings", "pongs", "long pings", "empty messages", "empty fragments", "mixed"],
+)
+async def test_a_flood_is_cut(flood):
+    """Over the budget of control frames and empty messages: an error, 1008, and no audio kept."""
+    async with run_server() as server, raw_client(server.port) as client:
+        client.send(AUDIO, *flood)
+        said = [frame for frame in await frames(client) if frame.opcode is not Opcode.PONG]
+        rule = Ending.RATE_LIMITED.value
+        failed = json.loads(said[0].data)
+        del failed["correlation_id"]
+        assert failed == {
+            "status": "error",
+            "code": "rate_limited",
+            "message": rule.message,
+            "retryable": False,
+            "stored": "no",
+        }
+        assert said[1:] == [close_frame(1008, b"rate_limited")]
+        await until(lambda: server.live == 0)
+        assert given(server) == []
+
+
+@pytest.mark.parametrize("frame", [PING, EMPTY], ids=["pings", "empty messages"])
+async def test_a_burst_of_forty_is_not_a_flood(frame):
+    """Forty control frames or empty messages at once are within the budget."""
+    async with run_server() as server, raw_client(server.port) as client:
+        client.send(AUDIO, *[frame] * 40, DONE)
+        await server.store.until_given()
+        assert given(server) == [("done", PCM)]
+
+
+async def test_fragments_that_end_empty_are_not_a_flood():
+    """Messages that are ended by an empty final frame cost no budget, fifty a second or more."""
+    message = [Frame(Opcode.BINARY, PCM, fin=False), Frame(Opcode.CONT, b"")]
+    async with run_server() as server, raw_client(server.port) as client:
+        client.send(*message * 100, DONE)
+        await server.store.until_given()
+        assert given(server) == [("done", PCM * 100)]
+
+
+async def test_a_flood_after_done_does_not_change_the_answer():
+    """The first ending wins: `done`, then a flood, is accepted."""
+    async with run_server(QUICK) as server, raw_client(server.port) as client:
+        server.store.hold()
+        client.send(AUDIO, DONE, *[PING] * 60)
+        await server.store.until_given()
+        server.store.release()
+        said = [frame for frame in await frames(client) if frame.opcode is Opcode.TEXT]
+        assert [json.loads(frame.data)["status"] for frame in said] == ["accepted"]
+
+
+async def test_a_fast_client_is_slowed_and_loses_nothing():
+    """Over the rate a client is not read, never cut; every message is taken in the end."""
+    config = replace(CONFIG, limits=replace(LIMITS, max_messages_per_second=100))
+    async with run_server(config) as server, connect(server.url) as client:
+        began = asyncio.get_running_loop().time()
+        for _ in range(150):
+            await client.send(PCM)
+        await client.send(DONE.data.decode())
+        heard = await hear(client)
+        took = asyncio.get_running_loop().time() - began
+        assert heard.reason == "done"
+        assert given(server) == [("done", PCM * 150)]
+        assert 0.5 <= took < 2  # a hundred at once, fifty more at a hundred a second
+
+
+async def test_a_slowed_client_that_leaves_is_not_waited_for():
+    """When the stream has ended what was read of it is taken at once."""
+    config = replace(CONFIG, limits=replace(LIMITS, max_messages_per_second=1))
+    async with run_server(config) as server, raw_client(server.port) as client:
+        client.send(*[AUDIO] * 10, CLOSE)
+        async with asyncio.timeout(1):
+            await server.store.until_given()
+        assert given(server) == [("disconnect", PCM * 10)]
+
+
+async def test_a_client_that_does_not_read_is_aborted():
+    """Over 64 KiB unsent, whatever they are, the transport is aborted; the audio is published."""
+    async with run_server() as server, raw_client(server.port) as client:
+        client.send(AUDIO, PING)
+        while (await client.read_frame()).opcode is not Opcode.PONG:
+            pass
+        client.stop_reading()
+        (connection,) = server.gateway._server.connections
+        while not connection.transport.is_closing():
+            connection.protocol.send_pong(bytes(125))
+            connection.send_data()
+        assert connection.transport.get_write_buffer_size() <= 65_536
+        await until(lambda: server.live == 0)
+        assert given(server) == [("disconnect", PCM)]
+
+
+async def test_frames_before_the_switch_are_taken():
+    """A client that does not wait for the 101 loses nothing."""
+    async with run_server() as server:
+        head = request() + AUDIO.serialize(mask=True) + DONE.serialize(mask=True)
+        async with raw_client(server.port, head):
+            await server.store.until_given()
+            assert given(server) == [("done", PCM)]
+
+
+@pytest.mark.parametrize("early", [RESERVED_BITS, TOO_LARGE_HEAD, CLOSE.serialize(mask=True)])
+async def test_a_failure_before_the_switch_leaks_no_slot(early):
+    """Garbage right behind the request ends the connection; the slot is back."""
+    async with run_server() as server:
+        async with raw_client(server.port, request() + early, upgrade=False) as client:
+            await client.read_rest()
+            await until(lambda: server.live == 0)
+        assert given(server) == []

@@ -1,0 +1,64 @@
+"""What the tests of the whole pipeline share: reading its topics, and a folder for its logs."""
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from speech_lib.consumer import RecordConsumer
+from speech_lib.events import AudioInputEvent, TextRecognizedEvent
+from speech_lib.kafka import KafkaSettings
+from speech_lib.records import ReceivedRecord
+from speech_lib.registry import EventDeserializer, SchemaRegistry
+from speech_lib.testing.pipeline import Pipeline
+
+POLLS = 60
+
+
+class Topics:
+    """The topics of one test module, read from their beginning until a correlation id turns up."""
+
+    def __init__(self, pipeline: Pipeline, names: Mapping[str, str]) -> None:
+        self.names = names
+        self._kafka = KafkaSettings(bootstrap_servers=pipeline.bootstrap_servers)
+        self.registry = SchemaRegistry(pipeline.registry_url)
+        self._audio = EventDeserializer(self.registry, AudioInputEvent)
+        self._text = EventDeserializer(self.registry, TextRecognizedEvent)
+
+    def find(self, variable: str, correlation_id: str) -> ReceivedRecord:
+        """Return the record of one utterance on the topic that `variable` names."""
+        consumer = RecordConsumer(
+            self._kafka,
+            group_id=f"reader-{uuid.uuid4()}",
+            topics=[self.names[variable]],
+            client_id="test",
+        )
+        try:
+            for _ in range(POLLS):
+                for record in consumer.poll(0.5):
+                    if record.headers["correlation_id"] == correlation_id:
+                        return record
+        finally:
+            consumer.close()
+        raise AssertionError(f"{correlation_id} is not on {variable}")
+
+    def audio(self, correlation_id: str) -> AudioInputEvent:
+        return self._audio.decode(self.find("TOPIC_AUDIO_INGRESS", correlation_id).value)
+
+    def text(self, correlation_id: str) -> TextRecognizedEvent:
+        return self._text.decode(self.find("TOPIC_ASR_TEXT", correlation_id).value)
+
+
+@pytest.fixture(scope="module")
+def topics(pipeline: Pipeline, make_topic: Callable[..., str]) -> Iterator[Topics]:
+    """Topics that only this module uses, under the variables that name them."""
+    variables = ("TOPIC_AUDIO_INGRESS", "TOPIC_ASR_TEXT", "TOPIC_DEAD_LETTER")
+    topics = Topics(pipeline, {name: make_topic(name.lower()) for name in variables})
+    yield topics
+    topics.registry.close()
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what the processes of this module log."""
+    return tmp_path_factory.mktemp("logs")

@@ -1,0 +1,154 @@
+"""What the containers of the services may do: read from inside, and tried."""
+
+from importlib.metadata import version
+
+import pytest
+from packaging.version import Version
+
+SERVICES = {
+    "gateway-service": {"memory": 256 << 20, "cpus": 1.0, "pids": 64, "writable": ["/tmp"]},  # noqa: S108
+    # The worker processes of the recogniser share semaphores.
+    "asr-service": {"memory": 1 << 30, "cpus": 2.0, "pids": 128, "writable": ["/dev/shm", "/tmp"]},  # noqa: S108
+}
+SMALL_BYTES = 1 << 20
+
+STATUS = """
+import json
+lines = open("/proc/1/status").read().splitlines()
+status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+(core,) = [line.split() for line in open("/proc/1/limits") if line.startswith("Max core file size")]
+print(json.dumps({
+    "uids": status["Uid"], "gids": status["Gid"],
+    "capabilities": [status["Cap" + name][0] for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")],
+    "no_new_privileges": status["NoNewPrivs"], "seccomp": status["Seccomp"], "core": core[4:6],
+}))
+"""
+WRITABLE = """
+import json, os
+tried, done = 0, {}
+for directory, _, _ in os.walk("/"):
+    name = os.path.join(directory, ".written-by-a-test")
+    tried += 1
+    try:
+        handle = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except OSError:
+        continue
+    os.close(handle)
+    os.unlink(name)
+    size = os.statvfs(directory)
+    done[directory] = size.f_blocks * size.f_frsize
+print(json.dumps({"tried": tried, "done": done}))
+"""
+OVERWRITABLE = """
+import json, os
+done = []
+for directory, _, names in os.walk("/"):
+    if directory.startswith(("/proc", "/sys", "/dev")):
+        continue
+    for name in names:
+        try:
+            os.close(os.open(os.path.join(directory, name), os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            continue
+        done.append(os.path.join(directory, name))
+print(json.dumps(done))
+"""
+REACH = """
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+
+def reach(target):
+    host, port = target.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=3).close()
+    except OSError as error:
+        return type(error).__name__
+    return "reached"
+
+with ThreadPoolExecutor(16) as threads:
+    print(json.dumps(dict(zip(sys.argv[1:], threads.map(reach, sys.argv[1:])))))
+"""
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_process_has_no_privileges(stack, service):
+    """User 1000, no capabilities, none to be gained, system calls filtered, no core dumps."""
+    assert stack.python(service, STATUS) == {
+        "uids": ["1000"] * 4,
+        "gids": ["1000"] * 4,
+        "capabilities": ["0" * 16] * 5,
+        "no_new_privileges": ["1"],
+        "seccomp": ["2"],
+        "core": ["0", "0"],
+    }
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_container_is_limited(stack, service):
+    """Memory without swap on top, processor time and processes are bounded as designed."""
+    host = stack.container(service).attrs["HostConfig"]
+    limits = SERVICES[service]
+    assert {
+        "memory": host["Memory"],
+        "memory and swap": host["MemorySwap"],
+        "cpus": host["NanoCpus"] / 1e9,
+        "pids": host["PidsLimit"],
+        "read-only root": host["ReadonlyRootfs"],
+        "privileged": host["Privileged"],
+        "volumes": host["Binds"],
+    } == {
+        "memory": limits["memory"],
+        "memory and swap": limits["memory"],
+        "cpus": limits["cpus"],
+        "pids": limits["pids"],
+        "read-only root": True,
+        "privileged": False,
+        "volumes": None,
+    }
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_nothing_is_written_but_on_a_small_tmpfs(stack, service):
+    """Of all directories only those of a megabyte in memory take a file; no file can be changed."""
+    found = stack.python(service, WRITABLE)
+    assert found["tried"] > 1000
+    assert found["done"] == dict.fromkeys(SERVICES[service]["writable"], SMALL_BYTES)
+    assert stack.python(service, OVERWRITABLE) == []
+
+
+def test_kafka_and_registry_cannot_be_reached_from_the_ingress_network(stack):
+    """Who is on the clients' network reaches the gateway, and neither broker nor registry."""
+    closed = {
+        f"{host}:{port}"
+        for service, port in (("kafka", 9092), ("kafka", 29092), ("schema-registry", 8081))
+        for host in (service, *_addresses(stack, service))
+    }
+    gateway = "gateway-service:8000"
+    reached = stack.run_on("ingress", REACH, gateway, *sorted(closed))
+    assert reached.pop(gateway) == "reached"
+    assert set(reached) == closed
+    assert "reached" not in reached.values()
+
+
+def _addresses(stack, service):
+    networks = stack.container(service).attrs["NetworkSettings"]["Networks"]
+    return [each["IPAddress"] for each in networks.values()]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_image_holds_its_service_and_no_more(stack, service):
+    """No compiler, no package cache, no other service; labels say what it is."""
+    other = "speech_asr" if service == "gateway-service" else "speech_gateway"
+    code = f"""
+import importlib.util, json, os, shutil, sys
+tools = [name for name in ("cc", "gcc", "g++", "clang", "make") if shutil.which(name)]
+modules = ("{other}", "pip", "pytest", "flit_core", "docker")
+there = [name for name in modules if importlib.util.find_spec(name)]
+print(json.dumps([tools, there, os.path.exists(os.path.expanduser("~/.cache"))]))
+"""
+    assert stack.python(service, code) == [[], [], False]
+    labels = stack.container(service).image.labels
+    # 0.3.0-dev and 0.3.0.dev0 are the same version.
+    assert Version(labels["org.opencontainers.image.version"]) == Version(version("speech-gateway"))
+    assert labels["org.opencontainers.image.licenses"] == "MIT"
+    assert labels["org.opencontainers.image.source"]

@@ -1,0 +1,140 @@
+"""What a developer sees of the stack: speech in, text out, all of it traced, also under load."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+CLIENTS = 10
+MAX_AUDIO_BYTES = 1_572_864 - 44  # of a WAV file of the largest size, what is not its header
+SAMPLE_SECONDS = 0.2
+MEMORY_SHARE = 0.70
+ALL_TEXTS_SECONDS = 300
+
+HOPS = [
+    "handshake",
+    "first audio",
+    "end of audio",
+    "stored",
+    "fetched",
+    "recognised",
+    "text stored",
+]
+
+
+def test_an_utterance_is_traced_from_the_handshake_to_its_text(stack, speech):
+    """What is spoken comes out as its words, with every hop in the order of time."""
+    (spoken,) = stack.speak(speech)
+    found = stack.transcribed(spoken)
+    assert [(result["text"], result["repeats"]) for result in found["results"]] == [
+        ("go forward ten meters", 0)
+    ]
+    assert [hop["name"] for hop in found["hops"]] == HOPS
+    times = [hop["at_ms"] for hop in found["hops"]]
+    assert None not in times
+    assert times == sorted(times)
+    assert [hop["place"]["topic"] for hop in found["hops"] if hop["place"]] == [
+        "speech.audio.ingress",
+        "speech.asr.text",
+    ]
+
+
+def test_bringing_it_up_again_changes_nothing(stack):
+    """A second `up --build --wait` ends 0 and leaves every container as it is."""
+    before = {service: each.id for service, each in stack.containers().items()}
+    stack.up()
+    after = {service: each.id for service, each in stack.containers().items()}
+    assert set(before) == {"kafka", "schema-registry", "gateway-service", "asr-service"}
+    assert after == before
+
+
+def test_the_topics_have_their_limits(stack):
+    """The one-shot has made all topics for the largest records and for a bounded time."""
+    tool = "/opt/kafka/bin/kafka-configs.sh --bootstrap-server localhost:9092 --describe --topic "
+    day_ms = 24 * 60 * 60 * 1000
+    for topic, days in [
+        ("speech.audio.ingress", 1),
+        ("speech.asr.text", 1),
+        ("speech.audio.ingress.dlq", 7),
+    ]:
+        answer = stack.container("kafka").exec_run([*tool.split(), topic])
+        assert answer.exit_code == 0
+        told = answer.output.decode()
+        assert "max.message.bytes=2097152 " in told
+        assert f"retention.ms={days * day_ms} " in told
+
+
+def test_what_is_published_is_published_on_loopback(stack):
+    """The development ports are reachable from this machine alone."""
+    published = {
+        (binding["HostIp"], int(binding["HostPort"]))
+        for each in stack.containers().values()
+        for bindings in each.ports.values()
+        for binding in bindings or []
+    }
+    assert published == {("127.0.0.1", port) for port in stack.ports.values()}
+
+
+def test_alone_the_main_file_publishes_no_port(bare_stack):
+    """Without the override everything is healthy and nothing is reachable from the host."""
+    running = bare_stack.containers()
+    assert {each.health for each in running.values()} == {"healthy"}
+    assert [port for each in running.values() for port in each.ports.values() if port] == []
+    config = json.loads(bare_stack.compose("config", "--format", "json").stdout)
+    assert [name for name, each in config["services"].items() if "ports" in each] == []
+    assert {name: each["internal"] for name, each in config["networks"].items()} == {
+        "pipeline": True,
+        "ingress": True,
+    }
+
+
+@pytest.fixture
+def largest(tmp_path: Path, speech: Path) -> Path:
+    """Return speech, repeated to the largest utterance that the gateway takes (49 s)."""
+    pcm = speech.read_bytes()
+    path = tmp_path / "largest.raw"
+    path.write_bytes((pcm * (MAX_AUDIO_BYTES // len(pcm) + 1))[:MAX_AUDIO_BYTES])
+    return path
+
+
+def test_ten_clients_with_the_largest_utterances_fit(stack, largest):
+    """All are accepted and transcribed, and no container comes near its memory limit."""
+    with peaks(stack) as peak:
+        ids = stack.speak(*[largest] * CLIENTS)
+        traces = [stack.transcribed(each, ALL_TEXTS_SECONDS) for each in ids]
+    print("memory peaks, as shares of the limits:", peak)  # noqa: T201  # seen with -s
+    texts = [result["text"] for found in traces for result in found["results"]]
+    assert len(set(ids)) == CLIENTS
+    assert len(texts) == CLIENTS
+    assert [text.count("meters") > 10 for text in texts] == [True] * CLIENTS
+    assert {service for service, share in peak.items() if share >= MEMORY_SHARE} == set(), peak
+    assert {each.attrs["State"]["OOMKilled"] for each in stack.containers().values()} == {False}
+
+
+@contextmanager
+def peaks(stack) -> Iterator[dict[str, float]]:
+    """Sample the containers' memory meanwhile; yield the largest shares of their limits."""
+    peak: dict[str, float] = {}
+    over = Event()
+    running = stack.containers()
+
+    def sample() -> None:
+        while not over.wait(SAMPLE_SECONDS):
+            for service, each in running.items():
+                told = each.client.api.stats(each.id, stream=False, one_shot=True)["memory_stats"]
+                # As `docker stats` counts: without the files that the kernel would give up.
+                files = told["stats"].get("inactive_file", told["stats"].get("total_inactive_file"))
+                share = (told["usage"] - files) / told["limit"]
+                peak[service] = max(share, peak.get(service, 0))
+
+    sampler = Thread(target=sample)
+    sampler.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        sampler.join()
+    assert set(peak) == set(running)

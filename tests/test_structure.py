@@ -1,0 +1,165 @@
+"""Imports point one way, in every member of the workspace and between them.
+
+Read from the sources, so that an import inside a function counts too. `docs/architecture.md` draws
+what is held here.
+"""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MEMBERS = {
+    "speech_lib": ROOT / "speech-lib/src/speech_lib",
+    "speech_gateway": ROOT / "services/gateway/src/speech_gateway",
+    "speech_asr": ROOT / "services/asr/src/speech_asr",
+}
+SERVICES = ("speech_gateway", "speech_asr")
+
+WEBSOCKETS = {"speech_gateway.server", "speech_gateway.connection", "speech_gateway.conversation"}
+KAFKA_CLIENTS = {"speech_lib.producer", "speech_lib.consumer", "speech_lib.topics"}
+CLIENT_CLASSES = ("Producer", "Consumer", "AdminClient")
+
+PURE = {
+    "speech_lib.codec",
+    "speech_lib.errors",
+    "speech_lib.events",
+    "speech_lib.headers",
+    "speech_lib.health",
+    "speech_lib.kafka",
+    "speech_lib.records",
+    "speech_lib.setting_types",
+    "speech_lib.tracing",
+    "speech_gateway.admission",
+    "speech_gateway.errors",
+    "speech_gateway.handshake",
+    "speech_gateway.messages",
+    "speech_gateway.rates",
+    "speech_gateway.session",
+    "speech_gateway.wav",
+    "speech_asr.engine",
+    "speech_asr.errors",
+    "speech_asr.intake",
+    "speech_asr.offsets",
+    "speech_asr.wav",
+}
+IO = {
+    *("aiohttp", "asyncio", "confluent_kafka", "http.client", "http.server", "httpx", "socket"),
+    *("ssl", "structlog", "subprocess", "urllib.request", "websockets"),
+}
+
+WIRED_BY_MAIN = {"speech_gateway.publisher", "speech_gateway.server"}
+"""The two ends of the gateway, which know nothing of each other."""
+
+
+def sources() -> dict[str, Path]:
+    """Return every module of every member by its dotted name."""
+    return {
+        ".".join((member, *path.relative_to(folder).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        ): path
+        for member, folder in MEMBERS.items()
+        for path in sorted(folder.rglob("*.py"))
+    }
+
+
+def imported(path: Path, package: str) -> Iterator[str]:
+    """Yield everything that a source file imports, each name of a `from` with its module."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: -node.level or None] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            yield from (f"{base}.{name.name}" for name in node.names)
+
+
+SOURCES = sources()
+SHIPPED = {name for name in SOURCES if "testing" not in name.split(".")}
+"""What runs in a service: doubles, brokers and clients for tests stand under `testing`."""
+IMPORTS = {name: set(imported(path, name)) for name, path in SOURCES.items()}
+
+
+def imports_of(module: str, what: str) -> bool:
+    """Tell whether `module` imports `what`, or something inside it."""
+    return any(name == what or name.startswith(f"{what}.") for name in IMPORTS[module])
+
+
+def importers(what: str) -> set[str]:
+    return {module for module in SHIPPED if imports_of(module, what)}
+
+
+def within_members(module: str) -> set[str]:
+    """Return the modules of ours that a module imports: `from x import y` may mean x or x.y."""
+    names = {name if name in SOURCES else name.rpartition(".")[0] for name in IMPORTS[module]}
+    return names & SOURCES.keys()
+
+
+def of_member(member: str) -> set[str]:
+    return {module for module in SOURCES if module.split(".")[0] == member}
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_every_member_is_looked_at(member: str) -> None:
+    """A folder that moved would make every other test here pass for nothing."""
+    assert len(of_member(member)) > 3
+
+
+def test_the_services_share_the_library_and_never_import_each_other() -> None:
+    """The library imports no service, and a service no other: they meet on the topics."""
+    for service in SERVICES:
+        users = {module for module in SOURCES if imports_of(module, service)}
+        assert users <= of_member(service)
+
+
+def test_no_service_runs_on_what_is_made_for_tests() -> None:
+    """Doubles stay where they are."""
+    assert {name for name in SHIPPED if within_members(name) - SHIPPED} == set()
+
+
+def test_only_the_gateways_server_side_imports_websockets() -> None:
+    """One module per technology; what stands between the rules and the socket is these three."""
+    assert importers("websockets") == WEBSOCKETS
+
+
+@pytest.mark.parametrize("name", CLIENT_CLASSES)
+def test_only_the_librarys_adapters_import_a_kafka_client(name: str) -> None:
+    """Everything else speaks to a broker through these three."""
+    users = {
+        module
+        for module in SHIPPED
+        for imported_name in IMPORTS[module]
+        if imported_name.startswith("confluent_kafka") and imported_name.endswith(f".{name}")
+    }
+    assert users <= KAFKA_CLIENTS
+
+
+def test_no_service_knows_which_kafka_library_is_used() -> None:
+    """Neither the broker's client nor the registry's is imported outside of the library."""
+    assert importers("confluent_kafka") == KAFKA_CLIENTS | {"speech_lib.registry"}
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_a_pure_module_knows_only_pure_modules(module: str) -> None:
+    """No I/O by itself, and none by what it imports."""
+    assert {what for what in IO if imports_of(module, what)} == set()
+    assert within_members(module) - MEMBERS.keys() <= PURE | {"speech_lib.schemas"}
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_imports_make_no_circle(member: str) -> None:
+    """There is an order in which the modules can be read, each after what it imports."""
+    graph = {module: within_members(module) - {module} for module in of_member(member)}
+    assert set(TopologicalSorter(graph).static_order()) >= of_member(member)
+
+
+def test_main_alone_wires() -> None:
+    """Nobody imports a `__main__`, and nobody else knows both ends of the gateway."""
+    mains = {module for module in SOURCES if module.endswith(".__main__")}
+    known = {module: within_members(module) for module in SOURCES}
+    assert [module for module in SOURCES if known[module] & mains] == []
+    for end in WIRED_BY_MAIN:
+        assert {name for name in SHIPPED if end in known[name]} == {"speech_gateway.__main__"}
