@@ -183,7 +183,7 @@ def test_records_are_returned_in_small_lists(cluster):
         lists = []
         while sum(map(len, lists)) < 5:
             lists.append(member.poll(5.0, max_records=2))
-    assert max(map(len, lists)) == 2
+    assert max(map(len, lists)) <= 2
     assert [each.value for some in lists for each in some] == [b"%d" % n for n in range(5)]
 
 

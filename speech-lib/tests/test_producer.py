@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 from confluent_kafka import KafkaError
+from speech_lib.delivery import delivery_error
 from speech_lib.errors import BrokerUnavailable, DeliveryError, TopicMissing
 from speech_lib.kafka import MAX_RECORD_BYTES, KafkaSettings
-from speech_lib.producer import RecordProducer, delivery_error
+from speech_lib.producer import RecordProducer
 from speech_lib.records import Record, Stored
 from speech_lib.testing.mock_cluster import MockCluster
 

@@ -180,3 +180,18 @@ def run_program(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
         timeout=50,
         check=False,
     )
+
+
+def test_program_stopped_before_it_has_made_the_topics_does_not_say_so():
+    """Whoever waits for the topics must not take an end without them for success."""
+    program = subprocess.Popen(
+        [sys.executable, "-m", "speech_lib.topics"],
+        env={"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with program:
+        assert program.stdout is not None
+        assert '"waiting"' in program.stdout.readline()
+        program.terminate()
+        assert program.wait(20) == 1

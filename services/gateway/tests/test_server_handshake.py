@@ -1,7 +1,9 @@
 """Who is let in, and what the others are told, over real sockets."""
 
+import asyncio
 import json
 import re
+import ssl
 import uuid
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -193,6 +195,21 @@ async def test_what_the_library_refuses_keeps_its_answer(head, status):
             assert not re.search("^Server:", said, re.MULTILINE | re.IGNORECASE)
         async with raw_client(server.port):  # the only slot is there
             assert server.live == 1
+
+
+async def test_a_tls_client_gets_a_bare_close():
+    """A client that speaks TLS to the plain port fails at once or when the handshake's time is up."""
+    config = replace(CONFIG, handshake_timeout=0.3)
+    async with run_server(config) as server:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.open_connection(
+                "127.0.0.1",
+                server.port,
+                ssl=ssl.create_default_context(),
+                server_hostname="gateway",
+            )
+        assert server.live == 0
+        await until(lambda: len(server.gateway._handshakes) == 0)
 
 
 async def test_the_switch_is_bare():

@@ -34,6 +34,9 @@ def consumer_config(kafka: KafkaSettings, *, group_id: str, client_id: str) -> C
         "auto.offset.reset": "earliest",
         # Others keep their partitions, and the work on them, when a member comes or goes.
         "partition.assignment.strategy": "cooperative-sticky",
+        # The partitions of a member that was killed go to others after this.
+        "session.timeout.ms": 10_000,
+        "heartbeat.interval.ms": 3_000,
         # A recogniser may take long for what it has; that it lives is told by heartbeats.
         "max.poll.interval.ms": 600_000,
         # What is fetched ahead stays within a few of the largest records.

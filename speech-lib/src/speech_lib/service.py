@@ -9,9 +9,9 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from enum import IntEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -78,6 +78,17 @@ def run(
         structlog.get_logger(__name__).exception("crashed")
         return ExitCode.DEFECT
     return ExitCode.DRAINED
+
+
+def in_background(work: Coroutine[Any, Any, None], stack: contextlib.AsyncExitStack) -> None:
+    """Run `work` until the stack unwinds; it is cancelled then, and waited for."""
+    task = asyncio.create_task(work)
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(end)
 
 
 async def _with_signals(

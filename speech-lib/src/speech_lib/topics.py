@@ -2,8 +2,9 @@
 
 `python -m speech_lib.topics` is the one-shot that deployments run before the services: it waits for
 the broker, makes what is missing, sets what is there, and ends with 0, with 2 where the environment
-is wrong, or with 3 where the broker refuses. Tests and other tools call `ensure_topics`. Brokers
-make no topic by themselves: one made by an early client would refuse long utterances.
+is wrong, with 3 where the broker refuses, or with 1 where it was stopped before. Tests and other
+tools call `ensure_topics`. Brokers make no topic by themselves: one made by an early client would
+refuse long utterances.
 """
 
 import sys
@@ -28,7 +29,7 @@ from speech_lib.config import KafkaEnvironment
 from speech_lib.errors import BrokerUnavailable, TopicMissing
 from speech_lib.kafka import MAX_RECORD_BYTES, KafkaSettings, client_logger
 from speech_lib.logs import get_logger
-from speech_lib.service import StopSignals, run
+from speech_lib.service import ExitCode, StopSignals, run
 from speech_lib.setting_types import Topic, whole
 from speech_lib.startup import wait_for
 
@@ -193,5 +194,18 @@ async def _make(settings: TopicsEnvironment, signals: StopSignals) -> None:
     log.info("topics are there", topics=[spec.name for spec in specs])
 
 
+def main() -> int:
+    """Make the topics; return the exit code of the process: 0 only where they have been made."""
+    made = False
+
+    async def make(settings: TopicsEnvironment, signals: StopSignals) -> None:
+        nonlocal made
+        await _make(settings, signals)
+        made = True
+
+    code = run(TopicsEnvironment, make, "topics")
+    return code if code or made else ExitCode.DEFECT
+
+
 if __name__ == "__main__":
-    sys.exit(run(TopicsEnvironment, _make, "topics"))
+    sys.exit(main())

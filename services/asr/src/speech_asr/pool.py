@@ -20,8 +20,8 @@ from speech_asr import worker
 from speech_asr.engine import EngineChoice, Recognition
 from speech_asr.errors import EngineFailed, EngineUnavailable, Reason, Unprocessable
 
-RECOGNITION_LIMIT_SECONDS = 300.0
-"""A worker that takes longer for one utterance hangs: the largest is 49 s of speech."""
+RECOGNITION_LIMIT_SECONDS = 600.0
+"""Who takes longer for one utterance hangs: the largest is 49 s of speech, on a busy machine."""
 _ATTEMPTS = 2
 _T = TypeVar("_T")
 _log = get_logger(__name__)
@@ -49,7 +49,7 @@ class _Worker:
         except BrokenProcessPool:
             self.discard()
             raise EngineUnavailable(
-                "ASR_WORKERS: a recogniser ended while it was loading; it takes some 150 MB each"
+                "ASR_WORKERS: a recogniser ended while it was loading; each takes some 120 MB"
             ) from None
 
     async def transcribe(self, samples: bytes) -> tuple[Recognition, float]:

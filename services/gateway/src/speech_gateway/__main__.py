@@ -6,10 +6,9 @@ lives.
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
 
 from speech_lib.config import unusable_address
 from speech_lib.errors import RegistryUnavailable
@@ -20,7 +19,7 @@ from speech_lib.ops import OperationsServer
 from speech_lib.producer import RecordProducer
 from speech_lib.readiness import wait_for_topic, watch_broker
 from speech_lib.registry import EventSerializer, SchemaRegistry
-from speech_lib.service import StopSignals
+from speech_lib.service import StopSignals, in_background
 from speech_lib.service import run as run_service
 from speech_lib.startup import Stopped, wait_for
 
@@ -150,7 +149,7 @@ async def _get_ready(
             lambda ok, reason: health.set("broker", ok, reason, now=clock()),
             log=_log,
         )
-        _in_background(watch, stack)
+        in_background(watch, stack)
         warm_up, later = parts.serializer.warm_up, RegistryUnavailable
         await wait_for("schema", warm_up, retry_on=later, log=_log, stop=stop)
         health.set("schema", True, now=clock())
@@ -174,16 +173,6 @@ async def _drain(
         await server.close()
     finally:
         hurry.cancel()
-
-
-def _in_background(work: Coroutine[Any, Any, None], stack: AsyncExitStack) -> None:
-    task = asyncio.create_task(work)
-
-    async def end() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    stack.push_async_callback(end)
 
 
 if __name__ == "__main__":

@@ -115,12 +115,11 @@ class Conversation:
         while True:
             message = await receive()
             now = clock()
+            # What is owed has no name here: it would keep an utterance until the next message.
             if isinstance(message, str):
-                actions = session.receive_text(message, now)
+                self._owe(session.receive_text(message, now))
             else:
-                actions = session.receive_audio(message, now)
-            if actions:  # asked here too, because most messages owe nothing
-                self._owe(actions)
+                self._owe(session.receive_audio(message, now))
             if session.read_at > now:
                 await self._pause_until(session.read_at)
 
