@@ -123,8 +123,14 @@ async def _listen(
         port = await server.start()
     except OSError as error:
         raise unusable_address("HOST, PORT", error) from None
-    stack.push_async_callback(server.close)
+    stack.push_async_callback(_close, server)
     _log.info("listening", host=settings.host, port=port, ops_port=ops_port)
+
+
+async def _close(server: GatewayServer) -> None:
+    """Close the server, whether it has been drained or an error ends the service."""
+    server.drain(asyncio.get_running_loop().time())
+    await server.close()
 
 
 async def _get_ready(
