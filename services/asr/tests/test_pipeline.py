@@ -70,10 +70,26 @@ class Scene:
             self.work.gate(offset).set()
 
 
+class CountingConsumer(FakeConsumer):
+    """Tells how often it was polled."""
+
+    polls = 0
+
+    def poll(self, timeout, max_records=16):
+        self.polls += 1
+        return super().poll(timeout, max_records)
+
+
 async def until(condition):
     """Wait until something is so that nobody tells; the test's own time limit bounds it."""
     while not condition():  # noqa: ASYNC110 - the loop in the middle has no event for it
         await asyncio.sleep(0.005)
+
+
+async def some_turns(scene):
+    """Let the loop go round, so that it has had its chance to do what it must not."""
+    turns = scene.consumers[0].polls
+    await until(lambda: scene.consumers[0].polls > turns + 5)
 
 
 def play(scene, script):
@@ -125,8 +141,7 @@ def test_nothing_is_committed_past_a_record_that_is_not_finished():
     async def script(scene):
         await until(lambda: len(scene.work.begun) == 3)
         scene.finish(1, 2)
-        turns = scene.consumers[0].polls
-        await until(lambda: scene.consumers[0].polls > turns + 5)
+        await some_turns(scene)
         assert scene.committed == 0
         scene.finish(0)
         await until(lambda: scene.committed == 3)
@@ -135,25 +150,17 @@ def test_nothing_is_committed_past_a_record_that_is_not_finished():
     play(Scene(3, consumer=CountingConsumer), script)
 
 
-class CountingConsumer(FakeConsumer):
-    """Tells how often it was polled."""
-
-    polls = 0
-
-    def poll(self, timeout, max_records=16):
-        self.polls += 1
-        return super().poll(timeout, max_records)
-
-
 def test_a_signal_lets_what_is_in_hand_end_and_begins_nothing_new():
     """What was finished while draining is committed before the group is left."""
 
     async def script(scene):
         await until(lambda: len(scene.work.begun) == 2)
         scene.signals.receive()
-        scene.finish(0, 1)
+        scene.finish(0)
+        await some_turns(scene)
+        scene.finish(1)
 
-    scene = Scene(10, capacity=2)
+    scene = Scene(10, capacity=2, consumer=CountingConsumer)
     play(scene, script)
     assert (sorted(scene.work.begun), scene.committed) == ([0, 1], 2)
 
@@ -174,16 +181,37 @@ def test_what_does_not_end_in_time_is_dropped_and_not_committed(by):
     assert scene.committed == 1
 
 
-class LosingConsumer(FakeConsumer):
-    """Loses its partitions, and gets them back, at the poll after `losing` is set."""
+class LosingConsumer(CountingConsumer):
+    """Loses its partitions at the poll after `losing` is set; `for_good` if they stay away."""
 
     losing = False
+    for_good = False
 
     def poll(self, timeout, max_records=16):
         if self.losing:
             self.losing = False
             self.revoke()
+            if self.for_good:
+                self._assigned = frozenset()
         return super().poll(timeout, max_records)
+
+
+def test_what_ends_after_its_partition_was_lost_is_not_committed():
+    """The commit would move another member's place, or fail."""
+
+    async def script(scene):
+        await until(lambda: len(scene.work.begun) == 3)
+        scene.finish(0)
+        await until(lambda: scene.committed == 1)
+        scene.consumers[0].for_good = scene.consumers[0].losing = True
+        await some_turns(scene)
+        scene.finish(1, 2)
+        await some_turns(scene)
+        scene.signals.receive()
+
+    scene = Scene(3, consumer=LosingConsumer)
+    play(scene, script)
+    assert scene.committed == 1
 
 
 def test_what_is_in_hand_of_a_lost_partition_is_done_again():

@@ -106,7 +106,7 @@ def test_an_utterance_that_ends_its_worker_twice_is_given_up(dashwood):
     """It would end the next one as well; the utterances after it are heard as ever."""
 
     async def scenario():
-        async with running(limit_seconds=0.5) as pool:
+        async with running(limit_seconds=1.0) as pool:
             with pytest.raises(Unprocessable) as caught:
                 await pool.recognise(dashwood * 3)
             given_up = caught.value.reason

@@ -113,7 +113,7 @@ class _Member:
     def _give_up(self, partitions: Partitions) -> None:
         """Commit what is stored while these partitions are still ours, then forget them."""
         self.commit()
-        pass
+        self.tracker.forget(partitions)
         self._paused -= partitions
 
 
