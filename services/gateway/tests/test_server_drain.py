@@ -143,13 +143,16 @@ async def test_a_client_between_switch_and_greeting_is_told_too(monkeypatch):
     serve_client = GatewayServer._serve_client
 
     async def drain_first(self, connection):
-        self.drain(asyncio.get_running_loop().time() + 60)
+        now = asyncio.get_running_loop().time()
+        self.drain(now + 60)
+        self.drain(now + 600)
         await serve_client(self, connection)
 
     monkeypatch.setattr(GatewayServer, "_serve_client", drain_first)
     async with run_server() as server, connect(server.url) as client:
-        statuses = [json.loads(await client.recv())["status"] for _ in range(2)]
-        assert statuses == ["connected", "draining"]
+        greeting, draining = [json.loads(await client.recv()) for _ in range(2)]
+        assert (greeting["status"], draining["status"]) == ("connected", "draining")
+        assert 59_000 < draining["deadline_ms"] <= 60_000
 
 
 async def test_half_open_handshakes_do_not_hold_up_the_end():

@@ -198,7 +198,7 @@ async def test_what_the_library_refuses_keeps_its_answer(head, status):
 
 
 async def test_a_tls_client_gets_a_bare_close():
-    """A client that speaks TLS to the plain port fails at once or when the handshake's time is up."""
+    """A client that speaks TLS to the plain port fails, in the handshake's time."""
     config = replace(CONFIG, handshake_timeout=0.3)
     async with run_server(config) as server:
         with pytest.raises((ssl.SSLError, ConnectionError)):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from speech_gateway.connection import GatewayConnection
 from speech_gateway.testing import CONFIG, LIMITS, raw_client, request, run_server, until
 from websockets.frames import Frame, Opcode
 
@@ -110,6 +111,22 @@ async def test_a_client_that_left_before_its_request_was_read_takes_no_slot():
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
         async with raw_client(server.port):  # accepted after all of them
             await until(lambda: server.live == 1)
+
+
+async def test_a_handshake_that_is_cut_behind_its_request_takes_no_slot(monkeypatch):
+    """Where the connection is lost before the request is judged, nobody would return a slot."""
+    take = GatewayConnection.process_event
+
+    def take_and_cut(self, event):
+        take(self, event)
+        self.abort()  # as the bound of unfinished handshakes does
+
+    monkeypatch.setattr(GatewayConnection, "process_event", take_and_cut)
+    async with run_server() as server:
+        async with raw_client(server.port, request(), upgrade=False) as client:
+            assert await client.read_rest() == b""
+        await until(lambda: not server.gateway._server.handler_tasks)
+        assert server.live == 0
 
 
 async def test_the_slot_outlives_the_connection_while_audio_waits():

@@ -7,6 +7,7 @@ the idle clock runs out, these tests see a published utterance, or another reaso
 import asyncio
 import contextlib
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -132,6 +133,19 @@ async def test_invalid_text_before_a_close_frame_is_a_protocol_error():
         assert sessions(server, "protocol_error", "protocol_error") == 1
 
 
+async def test_a_known_end_goes_before_a_deadline_in_the_same_turn():
+    """A loop that is held up finds garbage and the idle time together: the garbage counts."""
+    config = replace(CONFIG, limits=replace(LIMITS, idle_timeout_seconds=0.2), close_timeout=0.2)
+    async with run_server(config) as server, raw_client(server.port) as client:
+        client.send(AUDIO, PING)
+        while (await client.read_frame()).opcode is not Opcode.PONG:
+            pass
+        client.send(RESERVED_BITS)
+        time.sleep(0.3)  # noqa: ASYNC251 - this is what holds up the loop
+        await until(lambda: server.live == 0)
+        assert given(server) == []
+
+
 async def test_a_close_frame_with_tcp_kept_open_is_a_disconnect():
     """All audio before the close frame is published, and the slot is back in time."""
     config = replace(QUICK, limits=replace(LIMITS, max_messages_per_second=10_000))
@@ -150,12 +164,12 @@ EMPTY_FRAGMENT = Frame(Opcode.CONT, b"", fin=False)
 @pytest.mark.parametrize(
     "flood",
     [
-        [PING] * 60,
-        [Frame(Opcode.PONG, b"")] * 60,
-        [Frame(Opcode.PING, bytes(125))] * 60,
-        [EMPTY] * 60,
-        [FIRST, *[EMPTY_FRAGMENT] * 60],
-        [PING, EMPTY] * 30,
+        [PING] * 42,
+        [Frame(Opcode.PONG, b"")] * 42,
+        [Frame(Opcode.PING, bytes(125))] * 42,
+        [EMPTY] * 42,
+        [FIRST, *[EMPTY_FRAGMENT] * 42],
+        [PING, EMPTY] * 21,
     ],
     ids=["pings", "pongs", "long pings", "empty messages", "empty fragments", "mixed"],
 )
@@ -177,6 +191,26 @@ async def test_a_flood_is_cut(flood):
         assert said[1:] == [close_frame(1008, b"rate_limited")]
         await until(lambda: server.live == 0)
         assert given(server) == []
+
+
+async def test_what_follows_a_flood_in_the_same_write_is_dropped():
+    """Audio and `done` behind a flood change nothing: the flood came first."""
+    async with run_server() as server, raw_client(server.port) as client:
+        client.send(AUDIO, *[PING] * 60, AUDIO, DONE)
+        said = [frame for frame in await frames(client) if frame.opcode is Opcode.CLOSE]
+        assert said == [close_frame(1008, b"rate_limited")]
+        await until(lambda: server.live == 0)
+        assert given(server) == []
+
+
+async def test_a_flooder_is_not_listened_to():
+    """After the cut nothing that the client sends is answered, not even its pings."""
+    async with run_server() as server, raw_client(server.port) as client:
+        client.send(*[PING] * 60)
+        while (await client.read_frame()).opcode is not Opcode.CLOSE:
+            pass
+        client.send(Frame(Opcode.PING, b"late"))
+        assert await client.read_rest() == b""
 
 
 @pytest.mark.parametrize("frame", [PING, EMPTY], ids=["pings", "empty messages"])
@@ -241,9 +275,11 @@ async def test_a_client_that_does_not_read_is_aborted():
             pass
         client.stop_reading()
         (connection,) = server.gateway._server.connections
-        while not connection.transport.is_closing():
+        for _ in range(200_000):  # more than the kernel takes
             connection.protocol.send_pong(bytes(125))
             connection.send_data()
+            if connection.transport.is_closing():
+                break
         assert connection.transport.get_write_buffer_size() <= 65_536
         await until(lambda: server.live == 0)
         assert given(server) == [("disconnect", PCM)]

@@ -37,7 +37,7 @@ LIMITS = Limits(
 CONFIG = ServerConfig("127.0.0.1", 0, LIMITS)
 """A free port, and those limits."""
 
-_STOP_SECONDS = 10.0
+_PATIENCE_SECONDS = 10.0
 _LOOK_EVERY_SECONDS = 0.005
 
 
@@ -86,7 +86,7 @@ class StoreDouble:
 
     async def until_given(self, count: int = 1) -> list[Published]:
         """Wait until `count` utterances were published; return all there are."""
-        async with self._given:
+        async with asyncio.timeout(_PATIENCE_SECONDS), self._given:
             await self._given.wait_for(lambda: len(self.published) >= count)
         return self.published
 
@@ -152,7 +152,7 @@ async def run_server(
     finally:
         store.release()
         running.drain(0)
-        async with asyncio.timeout(_STOP_SECONDS):
+        async with asyncio.timeout(_PATIENCE_SECONDS):
             await running.gateway.close()
 
 
@@ -198,14 +198,16 @@ class RawClient:
 
     async def read_head(self) -> str:
         """Return the status line and the headers of an HTTP answer."""
-        return (await self._reader.readuntil(b"\r\n\r\n")).decode()
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return (await self._reader.readuntil(b"\r\n\r\n")).decode()
 
     async def read_rest(self) -> bytes:
         """Return what comes until the server ends its side, in any way."""
         received = bytearray()
         with contextlib.suppress(ConnectionError):
-            while data := await self._reader.read(65_536):
-                received += data
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while data := await self._reader.read(65_536):
+                    received += data
         return bytes(received)
 
     async def read_frame(self) -> Frame:
@@ -214,10 +216,12 @@ class RawClient:
         Raises:
             asyncio.IncompleteReadError: if the server has ended its side.
         """
-        head, length = await self._reader.readexactly(2)
-        if length == 126:  # noqa: PLR2004 - RFC 6455 section 5.2
-            length = int.from_bytes(await self._reader.readexactly(2), "big")
-        return Frame(Opcode(head & 0x0F), await self._reader.readexactly(length), bool(head & 0x80))
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            head, length = await self._reader.readexactly(2)
+            if length == 126:  # noqa: PLR2004 - RFC 6455 section 5.2
+                length = int.from_bytes(await self._reader.readexactly(2), "big")
+            data = await self._reader.readexactly(length)
+        return Frame(Opcode(head & 0x0F), data, bool(head & 0x80))
 
     def stop_reading(self) -> None:
         """Let what the server sends pile up."""
