@@ -9,6 +9,7 @@ from pydantic_core import PydanticUndefined
 from speech_asr.settings import AsrSettings
 from speech_gateway.config import GatewaySettings
 from speech_lib.config import EnvironmentSettings
+from speech_lib.setting_types import Reads
 from speech_lib.topics import TopicsEnvironment
 
 ROOT = Path(__file__).parent.parent
@@ -85,6 +86,24 @@ def test_each_variable_is_told_once_and_explained():
     assert len(names) == len(set(names))
     blocks = [block for block in EXAMPLE.split("\n\n") if VARIABLE.search(block)]
     assert [block for block in blocks if not block.startswith("# ")] == []
+
+
+def test_bounds_are_those_that_are_checked():
+    """The comment above a number names its least and its largest value."""
+    bounded = {
+        field.alias: re.findall(r"[0-9.]+", read.expected)
+        for each in SETTINGS
+        for field in each.model_fields.values()
+        for read in field.metadata
+        if isinstance(read, Reads) and re.match(r"a (whole )?number from", read.expected)
+    }
+    told = {
+        name: re.findall(r"(?<![\w.])[0-9.]*[0-9]", block.partition(f"#{name}=")[0])
+        for block in EXAMPLE.split("\n\n")
+        for name, _ in VARIABLE.findall(block)
+    }
+    assert {"MAX_CONNECTIONS": ["1", "10000"], "PORT": ["0", "65535"]}.items() <= bounded.items()
+    assert [name for name, bounds in bounded.items() if not set(bounds) <= set(told[name])] == []
 
 
 @pytest.mark.parametrize(

@@ -46,23 +46,23 @@ class StreamError(Exception):
     """There was no final message; the text is the one line for the user."""
 
 
-class WrongUrl(StreamError):  # noqa: N818 - the user's mistake
+class WrongUrl(StreamError):
     """The URL is not one of a gateway."""
 
 
-class TooLong(StreamError):  # noqa: N818 - the user's mistake
+class TooLong(StreamError):
     """The gateway's greeting says that it does not take a recording of this length."""
 
 
-class Unreachable(StreamError):  # noqa: N818 - a state, not a defect
+class Unreachable(StreamError):
     """Nobody answers at the URL, for now."""
 
 
-class NotAGateway(StreamError):  # noqa: N818 - a verdict on the other side
+class NotAGateway(StreamError):
     """What answers does not speak `speech-ingress.v1`."""
 
 
-class NoAnswer(StreamError):  # noqa: N818 - a state, not a defect
+class NoAnswer(StreamError):
     """The connection ended, or time ran out, before the final message; it may be stored.
 
     Attributes:
@@ -74,7 +74,7 @@ class NoAnswer(StreamError):  # noqa: N818 - a state, not a defect
         self.clients_fault = clients_fault
 
 
-class Refused(StreamError):  # noqa: N818 - the protocol's word
+class Refused(StreamError):
     """The request was refused before the upgrade.
 
     Attributes:

@@ -242,3 +242,20 @@ def test_a_deserializer_refuses_what_it_cannot_read(registry):
         deserializer.decode(b"RIFF")
     with pytest.raises(SchemaNotFound):
         deserializer.decode(b"\0\0\0\x12\x67")
+
+
+@pytest.mark.parametrize("auto_register", [True, False])
+def test_a_warm_deserializer_reads_current_events_without_the_registry(auto_register):
+    """A registry that has gone, or comes back empty, does not disturb who knows the id."""
+    with RegistryServer() as server, connected(server.url) as registry:
+        schema_id = registry.register(subject_of(TOPIC), SCHEMA)
+        deserializer = EventDeserializer(registry, AudioInputEvent)
+        deserializer.warm_up(TOPIC, auto_register=auto_register)
+    assert deserializer.decode(codec.encode(EVENT, schema_id)) == EVENT
+
+
+def test_a_deserializer_is_told_of_events_that_it_could_not_read(registry):
+    """A topic of another kind of event is refused before the first record is read."""
+    registry.register(subject_of(TOPIC), '"string"')
+    with pytest.raises(SchemaRefused):
+        EventDeserializer(registry, AudioInputEvent).warm_up(TOPIC, auto_register=True)

@@ -7,6 +7,7 @@ through the package. Whatever is brought up is taken down with its volumes, howe
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,12 +16,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import docker
 import pytest
 from docker.errors import DockerException
 from docker.models.containers import Container
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from tenacity import retry, retry_if_result, stop_after_delay, wait_exponential
 
 ROOT = Path(__file__).parent.parent.parent
 E2E_DIR = Path(__file__).parent
@@ -167,7 +169,7 @@ class Stack:
         attempt = retry(
             retry=retry_if_result(lambda done: done.returncode == 1),
             stop=stop_after_delay(seconds),
-            wait=wait_fixed(0.5),
+            wait=wait_exponential(0.5, max=8),  # asking takes processor time too
             retry_error_callback=lambda state: state.outcome.result(),
         )
         done = attempt(self.trace)(correlation_id)
@@ -205,14 +207,21 @@ def free_ports(names: tuple[str, ...]) -> dict[str, int]:
 
 @contextmanager
 def running(stack: Stack) -> Iterator[Stack]:
-    """Keep a stack up; afterwards nothing of it is left."""
+    """Keep a stack up; afterwards nothing of it is left, also where the run is ended by SIGTERM."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         stack.up()
         yield stack
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the way out is walked once
         stack.compose(
             *("down", "--volumes", "--remove-orphans", "--timeout", "10"), timeout=DOWN_SECONDS
         )
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="session")

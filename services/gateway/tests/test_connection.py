@@ -9,18 +9,28 @@ import contextlib
 import inspect
 import json
 import socket
+from dataclasses import replace
 from functools import partial
 
 import pytest
 from speech_gateway.admission import UnfinishedHandshakes
 from speech_gateway.connection import (
+    MAX_QUEUED_FRAMES,
     READ_BYTES,
     WRITE_LIMIT_BYTES,
     GatewayConnection,
     StreamEnded,
 )
 from speech_gateway.errors import Ending
-from speech_gateway.testing import RunningServer, raw_client, request, run_server
+from speech_gateway.testing import (
+    CONFIG,
+    LIMITS,
+    RunningServer,
+    raw_client,
+    request,
+    run_server,
+    until,
+)
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.messages import Assembler
 from websockets.asyncio.server import serve
@@ -82,6 +92,17 @@ async def test_it_reads_little_at_a_time(monkeypatch):
         await server.store.until_given()
     assert max(sizes) == READ_BYTES
     assert sum(sizes) > 60_000
+
+
+async def test_a_stalled_client_holds_few_frames():
+    """What waits for a slowed client is bounded: a few frames, and one read of the next."""
+    config = replace(CONFIG, limits=replace(LIMITS, max_messages_per_second=1))
+    async with run_server(config) as server, raw_client(server.port) as client:
+        await client.read_frame()
+        waiting = connection_of(server).recv_messages
+        client.send(*[Frame(Opcode.BINARY, bytes(60_000))] * 40)
+        await until(lambda: waiting.paused)
+        assert len(waiting.frames) == MAX_QUEUED_FRAMES + 1
 
 
 async def test_receiving_can_be_cancelled():

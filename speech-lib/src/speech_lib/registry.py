@@ -157,11 +157,35 @@ class EventSerializer(Generic[EventT]):
 
 
 class EventDeserializer(Generic[EventT]):
-    """Decodes events of one kind, whichever version of its schema they were written with."""
+    """Decodes events of one kind, whichever version of its schema they were written with.
+
+    Args:
+        registry: Where the schemas of others come from.
+        event_class: What will be decoded.
+    """
 
     def __init__(self, registry: SchemaRegistry, event_class: type[EventT]) -> None:
         self._registry = registry
         self._event_class = event_class
+        self._own_id: int | None = None
+
+    def warm_up(self, topic: str, *, auto_register: bool) -> None:
+        """Learn the id of our own version of the schema, so that it is never asked for again.
+
+        A registry that is away, or comes back empty, then disturbs no reader of current events.
+        Blocks; call it until it succeeds. Without it every id is asked for when it is first seen.
+
+        Args:
+            topic: What will be read; decides on the subject.
+            auto_register: Whether the schema may be registered if nobody has yet.
+
+        Raises:
+            SchemaRefused: The topic's events are not what this reader can read.
+            SchemaNotFound: The schema is not registered, and may not be.
+            RegistryUnavailable: Later it may work.
+        """
+        learn = self._registry.register if auto_register else self._registry.lookup
+        self._own_id = learn(subject_of(topic), schema_text(self._event_class.event_type))
 
     def decode(self, value: bytes) -> EventT:
         """Return the event. Blocks only for a schema id not seen before.
@@ -174,4 +198,9 @@ class EventDeserializer(Generic[EventT]):
             RegistryUnavailable: Later it may work.
         """
         schema_id, _ = codec.split(value)
-        return codec.decode(self._event_class, value, self._registry.schema(schema_id))
+        return codec.decode(self._event_class, value, self._writer_schema(schema_id))
+
+    def _writer_schema(self, schema_id: int) -> str:
+        if schema_id == self._own_id:
+            return schema_text(self._event_class.event_type)
+        return self._registry.schema(schema_id)

@@ -6,21 +6,21 @@ lives.
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from speech_lib.consumer import RecordConsumer
-from speech_lib.errors import BrokerUnavailable, ConfigError, RegistryUnavailable, TopicMissing
+from speech_lib.errors import ConfigError, RegistryUnavailable
 from speech_lib.events import AudioInputEvent, TextRecognizedEvent
 from speech_lib.health import Health
 from speech_lib.logs import get_logger
 from speech_lib.ops import OperationsServer
 from speech_lib.producer import RecordProducer
+from speech_lib.readiness import wait_for_topic, watch_broker
 from speech_lib.registry import EventDeserializer, EventSerializer, SchemaRegistry
-from speech_lib.service import StopSignals
+from speech_lib.service import StopSignals, in_background
 from speech_lib.service import run as run_service
 from speech_lib.startup import Stopped, wait_for
 
@@ -37,10 +37,7 @@ CLIENT_ID = "speech-asr"
 _IN_HAND_PER_WORKER = 2
 """One that is recognised, and one that waits, so that no worker does."""
 _DELIVERY_SECONDS = 10.0
-_CHECK_EVERY_SECONDS = 2.0
-_CHECK_SECONDS = 3.0
 _CLOSE_SECONDS = 2.0
-_NOT_YET = {"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"}
 
 _log = get_logger(__name__)
 
@@ -55,7 +52,7 @@ async def run(settings: AsrSettings, signals: StopSignals) -> None:
 
     Raises:
         ConfigError: The engine cannot be loaded, or the operations port cannot be taken.
-        SchemaRefused, SchemaNotFound: The registry will not have the schema of the texts.
+        SchemaRefused, SchemaNotFound: The registry will not have a schema.
         TopicMissing: A topic may not be used.
     """
     clock = asyncio.get_running_loop().time
@@ -67,7 +64,7 @@ async def run(settings: AsrSettings, signals: StopSignals) -> None:
 
     async with AsyncExitStack() as stack:
         await _listen(settings, health, metrics, stack)
-        _in_background(_announce_drain(signals, health, clock), stack)
+        in_background(_announce_drain(signals, health, clock), stack)
         parts = await _start(settings, metrics, report, signals, stack)
         if parts is not None:
             _log.info("ready")
@@ -80,8 +77,8 @@ class _Parts:
     """What has to run before the first record is read."""
 
     pool: RecogniserPool
-    registry: SchemaRegistry
     producer: RecordProducer
+    decoder: EventDeserializer[AudioInputEvent]
     encoder: EventSerializer[TextRecognizedEvent]
 
 
@@ -108,14 +105,11 @@ async def _start(
     try:
         await _wait_for_topics(settings, parts.producer, signals)
         report("broker", True, "")
-        _in_background(_watch_broker(settings.topic_asr_text, parts.producer, report), stack)
-        await wait_for(
-            "schema",
-            parts.encoder.warm_up,
-            retry_on=RegistryUnavailable,
-            log=_log,
-            stop=signals.drain,
+        watch = watch_broker(
+            parts.producer, settings.topic_asr_text, partial(report, "broker"), log=_log
         )
+        in_background(watch, stack)
+        await _wait_for_schemas(settings, parts, signals)
     except Stopped:
         return None
     for condition in ("schema", *Condition):
@@ -140,7 +134,7 @@ def _build(settings: AsrSettings, metrics: Metrics, stack: AsyncExitStack) -> _P
         TextRecognizedEvent,
         auto_register=settings.schema_auto_register,
     )
-    return _Parts(pool, registry, producer, encoder)
+    return _Parts(pool, producer, EventDeserializer(registry, AudioInputEvent), encoder)
 
 
 async def _load(pool: RecogniserPool) -> None:
@@ -158,28 +152,25 @@ async def _wait_for_topics(
         settings.topic_asr_text,
         settings.topic_dead_letter,
     ):
+        await wait_for_topic(producer, topic, log=_log, stop=signals.drain)
+
+
+async def _wait_for_schemas(settings: AsrSettings, parts: _Parts, signals: StopSignals) -> None:
+    """Learn the schema of what is read, then of what is written."""
+    warm_up_decoder = partial(
+        parts.decoder.warm_up,
+        settings.topic_audio_ingress,
+        auto_register=settings.schema_auto_register,
+    )
+    for warm_up in (warm_up_decoder, parts.encoder.warm_up):
         await wait_for(
-            "broker",
-            partial(_check, producer, topic),
-            retry_on=BrokerUnavailable,
-            log=_log,
-            stop=signals.drain,
+            "schema", warm_up, retry_on=RegistryUnavailable, log=_log, stop=signals.drain
         )
-
-
-def _check(producer: RecordProducer, topic: str) -> None:
-    """Ask for a topic; one that is not there yet is waited for, one that is forbidden is not."""
-    try:
-        producer.check(topic, _CHECK_SECONDS)
-    except TopicMissing as missing:
-        if missing.reason in _NOT_YET:
-            raise BrokerUnavailable(missing.reason) from None
-        raise
 
 
 def _pipeline(settings: AsrSettings, parts: _Parts, metrics: Metrics, report: Report) -> Pipeline:
     handler = Handler(
-        EventDeserializer(parts.registry, AudioInputEvent),
+        parts.decoder,
         parts.pool,
         parts.encoder,
         Outbox(parts.producer, report),
@@ -207,32 +198,10 @@ def _open_consumer(
     )
 
 
-def _in_background(work: Coroutine[Any, Any, None], stack: AsyncExitStack) -> None:
-    task = asyncio.create_task(work)
-
-    async def end() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    stack.push_async_callback(end)
-
-
 async def _announce_drain(signals: StopSignals, health: Health, clock: Callable[[], float]) -> None:
     await signals.drain.wait()
     health.drain(clock())
     _log.info("draining")
-
-
-async def _watch_broker(topic: str, producer: RecordProducer, report: Report) -> None:
-    """Keep the readiness true to whether a broker answers."""
-    while True:
-        await asyncio.sleep(_CHECK_EVERY_SECONDS)
-        try:
-            await asyncio.to_thread(producer.check, topic, _CHECK_SECONDS)
-        except (BrokerUnavailable, TopicMissing) as error:
-            report("broker", False, error.reason)
-        else:
-            report("broker", True, "")
 
 
 if __name__ == "__main__":

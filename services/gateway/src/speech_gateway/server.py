@@ -131,7 +131,7 @@ class GatewayServer:
         """Wait until the last session has ended, then stop listening. `drain` comes first."""
         await self._all_gone.wait()
         self._handshakes.abort_all()
-        self._server.close(close_connections=False)
+        self._server.close()  # there is nobody left for it to close
         await self._server.wait_closed()
 
     def _websocket_settings(self) -> dict[str, Any]:
