@@ -32,7 +32,7 @@ class Broker:
         """Return the number of partitions and the settings that matter."""
         resource = ConfigResource(ResourceType.TOPIC, topic)
         entries = self._admin.describe_configs([resource])[resource].result(20)
-        names = ("max.message.bytes", "retention.ms", "cleanup.policy")
+        names = ("max.message.bytes", "retention.ms", "segment.ms", "cleanup.policy")
         partitions = self._admin.list_topics(topic, timeout=20).topics[topic].partitions
         return len(partitions), {name: entries[name].value for name in names}
 
@@ -93,6 +93,7 @@ def test_topics_are_made_as_they_should_be(broker):
             {
                 "max.message.bytes": "2097152",
                 "retention.ms": "86400000",
+                "segment.ms": "3600000",
                 "cleanup.policy": "delete",
             },
         ),
@@ -101,6 +102,7 @@ def test_topics_are_made_as_they_should_be(broker):
             {
                 "max.message.bytes": "2097152",
                 "retention.ms": "604800000",
+                "segment.ms": "3600000",
                 "cleanup.policy": "delete",
             },
         ),
@@ -117,6 +119,7 @@ def test_topics_that_are_there_are_set(broker, make_topic):
         {
             "max.message.bytes": "2097152",
             "retention.ms": "86400000",
+            "segment.ms": "3600000",
             "cleanup.policy": "delete",
         },
     )
@@ -182,6 +185,7 @@ def run_program(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.pipeline
 def test_program_stopped_before_it_has_made_the_topics_does_not_say_so():
     """Whoever waits for the topics must not take an end without them for success."""
     program = subprocess.Popen(

@@ -15,6 +15,8 @@ from speech_asr.engine import EngineChoice
 from speech_asr.errors import Reason, Unprocessable
 from speech_asr.pool import RecogniserPool
 
+pytestmark = pytest.mark.pipeline
+
 CHOICE = EngineChoice("pocketsphinx")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

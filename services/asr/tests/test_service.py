@@ -309,6 +309,7 @@ def test_readiness_follows_the_service(topics):
         assert asr.stop() == 0
 
 
+@pytest.mark.pipeline
 def test_without_a_broker_it_waits_and_says_so():
     """No traceback, no address; a signal ends the wait."""
     variables = {"KAFKA_BOOTSTRAP_SERVERS": NOBODY, "SCHEMA_REGISTRY_URL": f"http://{NOBODY}"}

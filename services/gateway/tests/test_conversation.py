@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import sys
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -42,6 +43,18 @@ async def test_only_the_store_holds_the_audio_while_it_is_stored():
         assert sys.getrefcount(utterance) == 3
         large = [o for o in gc.get_objects() if isinstance(o, bytearray) and len(o) > 60_000]
         assert large == []
+
+
+async def test_an_ended_session_is_forgotten():
+    """No timer or task keeps a session alive after its end."""
+    async with run_server() as server:
+        async with connect(server.url) as client:
+            await client.recv()
+            (conversation,) = server.gateway._conversations
+            conversation = weakref.ref(conversation)
+        await until(lambda: server.live == 0 and not server.gateway._server.handler_tasks)
+        gc.collect()
+        assert conversation() is None
 
 
 async def test_a_defect_of_a_rule_is_an_internal_error(monkeypatch):

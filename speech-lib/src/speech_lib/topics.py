@@ -33,7 +33,8 @@ from speech_lib.service import ExitCode, StopSignals, run
 from speech_lib.setting_types import Topic, whole
 from speech_lib.startup import wait_for
 
-DAY_MS = 24 * 60 * 60 * 1000
+HOUR_MS = 60 * 60 * 1000
+DAY_MS = 24 * HOUR_MS
 _DEFAULT_OF_BROKER = -1
 
 _FORBIDDEN = frozenset(
@@ -68,6 +69,9 @@ class TopicSpec:
         return {
             "max.message.bytes": str(MAX_RECORD_BYTES),
             "retention.ms": str(self.retention_ms),
+            # Whole segments are deleted, never single records: with Kafka's own week a segment,
+            # what people said would be kept for up to a week longer.
+            "segment.ms": str(HOUR_MS),
             "cleanup.policy": "delete",
         }
 
