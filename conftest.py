@@ -15,6 +15,13 @@ def pytest_configure() -> None:
         )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what talks to the broker of `pipeline`, so that it can be run on Apache Kafka too."""
+    for item in items:
+        if "pipeline" in getattr(item, "fixturenames", ()):
+            item.add_marker("broker")
+
+
 @pytest.fixture(scope="session")
 def pipeline() -> Iterator[Pipeline]:
     """Run the tests that ask for it against real Kafka where the environment names one."""

@@ -1,6 +1,7 @@
 """What the gateway stores: the very samples, where the receipt says, for as many as may speak."""
 
 import asyncio
+import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def cuttings(pcm: bytes) -> Iterator[list[bytes]]:
     chance = random.Random(5)  # noqa: S311 - the same cuts each time
     for count in (0, 1, 7, 150):
         cuts = sorted({0, len(pcm), *(chance.randrange(len(pcm)) for _ in range(count))})
-        yield [pcm[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        yield [pcm[a:b] for a, b in itertools.pairwise(cuts)]
     yield [*(pcm[i : i + 1] for i in range(99)), pcm[99:]]
 
 
