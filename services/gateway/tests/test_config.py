@@ -72,7 +72,7 @@ WHOLE = {
     "MAX_CONNECTIONS": (1, 10_000),
     "MAX_CONNECTIONS_PER_ADDRESS": (1, 10_000),
     "MAX_BUFFER_BYTES": (56, 1_572_864),
-    "MAX_CHUNK_BYTES": (1, 65_536),
+    "MAX_CHUNK_BYTES": (4_096, 65_536),
     "MAX_MESSAGES_PER_SECOND": (1, 100_000),
 }
 SECONDS = [
@@ -298,13 +298,13 @@ def test_the_longest_utterance_is_the_buffer_less_the_header_in_whole_samples(
 def test_the_limits_of_a_session_are_the_settings() -> None:
     """Each from its own variable."""
     settings = load(
-        MAX_CHUNK_BYTES="100",
+        MAX_CHUNK_BYTES="5000",
         MAX_BUFFER_BYTES="1044",
         MAX_MESSAGES_PER_SECOND="7",
         IDLE_TIMEOUT_SECONDS="1.5",
         MAX_SESSION_SECONDS="30",
     )
-    assert settings.limits() == Limits(100, 1000, 7, 1.5, 30.0)
+    assert settings.limits() == Limits(5000, 1000, 7, 1.5, 30.0)
 
 
 def test_trusted_proxies_are_addresses_and_networks() -> None:

@@ -32,14 +32,10 @@ def test_a_bucket_is_never_more_than_full() -> None:
 
 
 def test_the_wait_is_exactly_until_the_next_token() -> None:
-    """Nothing while one is there; then 1/refill, less what has passed."""
+    """Nothing while one is left; then 1/refill, less what has passed, more for an advance."""
     bucket = TokenBucket(2, 4, 10.0)
-    waits = [bucket.wait(10.0)]
-    bucket.take(10.0)
-    waits.append(bucket.wait(10.0))
-    bucket.take(10.0)
-    waits += [bucket.wait(10.0), bucket.wait(10.125), bucket.wait(10.25)]
-    assert waits == [0.0, 0.0, 0.25, 0.125, 0.0]
+    waits = [bucket.spend(at) for at in (10.0, 10.0, 10.25, 10.375, 11.0)]
+    assert waits == [0.0, 0.25, 0.25, 0.375, 0.0]
 
 
 def test_a_clock_that_stands_or_runs_back_earns_nothing() -> None:
@@ -47,17 +43,18 @@ def test_a_clock_that_stands_or_runs_back_earns_nothing() -> None:
     bucket = TokenBucket(1, 1, 10.0)
     assert takes(bucket, 2, 10.0) == [True, False]
     assert takes(bucket, 1, 5.0) == [False]
-    assert bucket.wait(10.5) == 0.5
+    assert takes(bucket, 1, 10.75) == [False]
+    assert takes(bucket, 2, 11.0) == [True, False]
 
 
 @pytest.mark.parametrize("rate", [1, 3, 7, 30, 200, 9_999])
 def test_who_waits_as_told_is_never_refused(rate: int) -> None:
     """The rounding of floats neither refuses a token that was waited for nor adds one."""
-    bucket = TokenBucket(rate, rate, 123_456.789)
+    asked, told = TokenBucket(rate, rate, 123_456.789), TokenBucket(rate, rate, 123_456.789)
     now = 123_456.789
     for _ in range(3 * rate if rate < 1000 else 1000):
-        now += bucket.wait(now)
-        assert bucket.take(now)
+        assert asked.take(now)
+        now += told.spend(now)
 
 
 @settings(deadline=None)

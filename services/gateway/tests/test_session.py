@@ -514,9 +514,9 @@ def test_nothing_counts_while_an_utterance_is_being_stored_but_the_brokers_answe
     row = KEPT[ended_by]
     session = new_session(fill_at_limit=row.fill_at_limit)
     play(session, *row.steps)
-    before = (session.ending, session.messages, session.read_at, None)
+    before = (session.ending, session.messages, None)
     assert play(session, *later_inputs()) == ()
-    assert (session.ending, session.messages, session.read_at, session.deadline) == before
+    assert (session.ending, session.messages, session.deadline) == before
     assert session._buffer == b""  # nor does what is ignored take memory
     assert play(session, stored()) == accepted(row.pcm, ended_by, row.close_code)
 
@@ -548,6 +548,18 @@ def test_the_broker_answers_once_for_what_is_being_stored() -> None:
     play(session, audio(SAMPLES), done(), stored())
     with pytest.raises(AssertionError, match="nothing is being stored"):
         session.not_stored(Failure.INTERNAL_ERROR, "no")
+
+
+@pytest.mark.parametrize("more", ["audio", "text"])
+def test_who_goes_on_after_the_end_is_slowed_all_the_same(more: str) -> None:
+    """What is ignored costs the gateway too, so it is read no faster than audio."""
+    session = new_session()
+    play(session, audio(SAMPLES), done())
+    send = session.receive_audio if more == "audio" else session.receive_text
+    message = SAMPLES if more == "audio" else "x"
+    for _ in range(LIMITS.max_messages_per_second):
+        send(message, 2000.0)
+    assert session.read_at == 2000.0 + 1 / LIMITS.max_messages_per_second
 
 
 # The clocks

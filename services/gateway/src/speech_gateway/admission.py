@@ -106,7 +106,8 @@ class UnfinishedHandshakes:
             oldest.abort()
 
     def abort_all(self) -> None:
-        """Abort every handshake that has not finished."""
+        """Abort every handshake that has not finished, and each that begins from now on."""
+        self._limit = 0
         while self._waiting:
             self._waiting.popitem()[0].abort()
 

@@ -20,7 +20,7 @@ from speech_lib.setting_types import (
 from speech_gateway import wav
 from speech_gateway.admission import Networks
 from speech_gateway.handshake import NO_ORIGIN
-from speech_gateway.messages import Limits
+from speech_gateway.messages import MAX_TEXT_BYTES, Limits
 
 MIN_WAV_BYTES = wav.HEADER_BYTES + wav.CONTAINER_HEAD_BYTES
 MAX_WAV_BYTES = 1_572_864
@@ -103,10 +103,10 @@ class GatewaySettings(ServiceSettings):
     )
     """The largest utterance, as a WAV file, in bytes."""
 
-    max_chunk_bytes: Annotated[int, whole(1, MAX_CHUNK_BYTES)] = Field(
+    max_chunk_bytes: Annotated[int, whole(MAX_TEXT_BYTES, MAX_CHUNK_BYTES)] = Field(
         MAX_CHUNK_BYTES, alias="MAX_CHUNK_BYTES"
     )
-    """The largest message, in bytes."""
+    """The largest message, in bytes; texts too, so it is never less than the largest text."""
 
     max_messages_per_second: Annotated[int, whole(1, MAX_RATE)] = Field(
         200, alias="MAX_MESSAGES_PER_SECOND"

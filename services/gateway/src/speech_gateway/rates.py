@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 _ROUNDING = 1e-6
-"""A token that was waited for exactly may be short by the rounding of floats."""
+"""Seconds: who waited exactly as told may be early by the rounding of floats."""
 
 
 class TokenBucket:
     """Allow bursts of `capacity` and `refill` a second after that.
 
     Time is any clock in seconds that does not run backwards; the bucket starts full.
+
+    Kept as the one time at which the bucket will be full again (the virtual scheduling of ITU-T
+    I.371's generic cell rate algorithm), because this runs for every message.
     """
 
     def __init__(self, capacity: float, refill: float, now: float) -> None:
-        self._capacity = capacity
-        self._refill = refill
-        self._tokens = capacity
-        self._at = now
+        self._each = 1 / refill
+        self._slack = (capacity - 1) / refill
+        self._full_at = now
 
     def take(self, now: float) -> bool:
         """Take one token; False, and nothing taken, where there is none."""
-        self._fill(now)
-        if self._tokens < 1 - _ROUNDING:
+        if self._full_at - now > self._slack + _ROUNDING:
             return False
-        self._tokens -= 1
+        self._full_at = max(self._full_at, now) + self._each
         return True
 
-    def wait(self, now: float) -> float:
-        """Return the seconds until a token is there, 0 if one is there now."""
-        self._fill(now)
-        missing = 1 - self._tokens
-        return missing / self._refill if missing > _ROUNDING else 0.0
-
-    def _fill(self, now: float) -> None:
-        earned = (now - self._at) * self._refill
-        self._tokens = min(self._capacity, self._tokens + max(0.0, earned))
-        self._at = max(self._at, now)
+    def spend(self, now: float) -> float:
+        """Take one token, in advance if need be; return the seconds until there is another."""
+        self._full_at = full_at = max(self._full_at, now) + self._each
+        wait = full_at - self._slack - now
+        return wait if wait > _ROUNDING else 0.0

@@ -140,13 +140,14 @@ class Session:
 
     def receive_audio(self, data: bytes, now: float) -> Actions:
         """Take a binary message. The caller owes not to read the next one before `read_at`."""
-        if self.state is not State.LISTENING or not data:
+        if not data:
             return ()  # empty messages are the connection's budget, and do not prolong anything
+        self.read_at = now + self._bucket.spend(now)
+        if self.state is not State.LISTENING:
+            return ()
         if not self.messages:
             self._first_audio_at = now
         self.messages += 1
-        self._bucket.take(now)
-        self.read_at = now + self._bucket.wait(now)
         had, has = len(self._buffer), len(self._buffer) + len(data)
         room = self.limits.max_audio_bytes - had
         self._buffer += data[:room]
@@ -158,7 +159,8 @@ class Session:
         return ()
 
     def receive_text(self, text: str, now: float) -> Actions:
-        """Take a text message: `done`, or an error."""
+        """Take a text message: `done`, or an error. `read_at` holds for these too."""
+        self.read_at = now + self._bucket.spend(now)
         if self.state is not State.LISTENING:
             return ()
         try:
