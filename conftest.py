@@ -19,6 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what talks to the broker of `pipeline`, so that it can be run on Apache Kafka too."""
     for item in items:
         if "pipeline" in getattr(item, "fixturenames", ()):
+            item.add_marker("pipeline")
             item.add_marker("broker")
 
 

@@ -83,6 +83,7 @@ def lock(checkout: Path, *arguments: str) -> tuple[int, str, str]:
 
 
 @needs_uv_lock
+@pytest.mark.pipeline
 @pytest.mark.timeout(2 * RUN_SECONDS)
 def test_the_locks_are_up_to_date(checkout: Path):
     """The committed locks are what `scripts/lock` writes."""
@@ -90,6 +91,7 @@ def test_the_locks_are_up_to_date(checkout: Path):
 
 
 @needs_uv_lock
+@pytest.mark.pipeline
 @pytest.mark.timeout(3 * RUN_SECONDS)
 def test_a_changed_dependency_is_noticed_and_written(checkout: Path):
     """A lock that lacks a dependency is named; after it has been written, nothing is."""

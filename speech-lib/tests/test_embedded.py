@@ -15,6 +15,8 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from speech_lib.testing.embedded import EmbeddedError, EmbeddedPipeline
 from speech_lib.testing.pipeline import missing_variable, open_pipeline
 
+pytestmark = pytest.mark.pipeline
+
 LARGEST = 2_097_152 - 1024
 COMMAND = [sys.executable, "-m", "speech_lib.testing.embedded"]
 

@@ -121,20 +121,6 @@ def test_a_record_is_stored(cluster):
     assert asyncio.run(scenario()) == [Stored("t", 0, offset) for offset in range(3)]
 
 
-def test_the_first_record_is_quick_once_checked(cluster):
-    """`check` connects, so that the producer's id is there before the first record is."""
-
-    async def scenario():
-        async with running(new_producer(cluster.bootstrap_servers)) as producer:
-            await asyncio.to_thread(producer.check, "t", 5.0)
-            await asyncio.sleep(0.6)  # librdkafka's own timer for the producer's id, 0.5 s
-            before = time.monotonic()
-            await producer.send(RECORD)
-            return time.monotonic() - before
-
-    assert asyncio.run(scenario()) < 0.2
-
-
 def test_a_record_over_the_limit_is_refused_at_once(cluster):
     """Too large for the agreed size is too large for good."""
 
@@ -431,6 +417,7 @@ def test_a_closed_producer_takes_nothing(cluster):
     assert (facts(error), healthy) == (("no", False, "_DESTROY"), False)
 
 
+@pytest.mark.pipeline
 def test_a_send_does_not_block_the_loop(cluster):
     """While records wait for a slow broker the loop turns."""
     cluster.set_rtt(100)
@@ -470,6 +457,7 @@ def test_check_tells_what_is_wrong(cluster):
     assert down.startswith("the broker is not available: _")
 
 
+@pytest.mark.pipeline
 def test_no_address_is_logged(cluster, caplog, monkeypatch):
     """What librdkafka complains of is in the log, without where the broker is."""
     caplog.set_level(logging.DEBUG)

@@ -76,6 +76,7 @@ def quieter(samples, factor):
     return struct.pack(f"<{len(values)}h", *(round(value * factor) for value in values))
 
 
+@pytest.mark.pipeline
 def test_each_utterance_is_heard_as_by_a_new_decoder(
     engine, meters, dashwood, meters_heard, dashwood_heard
 ):
@@ -153,6 +154,7 @@ def test_speech_in_the_last_partial_frame_counts(meters):
     assert has_speech(bytes(FRAME_BYTES * 10) + burst)
 
 
+@pytest.mark.pipeline
 def test_a_word_in_long_silence_is_given_to_the_decoder_whole(engine, meters):
     """The detector decides whether, never which part: the decoder gets every sample."""
     samples = bytes(3 * SECOND) + meters + bytes(3 * SECOND)

@@ -32,7 +32,7 @@ LONE_CONTINUATION = Frame(Opcode.CONT, b"ab")
 TOO_LARGE_HEAD = b"\x82\xff" + (65_537).to_bytes(8, "big")
 """The head of a message that is one byte too large, and nothing of the message."""
 
-QUICK = replace(CONFIG, limits=replace(LIMITS, idle_timeout_seconds=0.4), close_timeout=0.5)
+QUICK = replace(CONFIG, limits=replace(LIMITS, idle_timeout_seconds=0.15), close_timeout=0.2)
 
 
 def given(server):
