@@ -243,8 +243,7 @@ def test_sigterm_lets_who_speaks_end_in_time(start):
     draining, final = asyncio.run(scenario())
     assert (draining["status"], 19_000 < draining["deadline_ms"] <= 20_000) == ("draining", True)
     assert (final["status"], final["ended_by"]) == ("accepted", "done")
-    process.wait_for(event="stopped")
-    assert process.stop() == 0
+    assert end_of(process) == 0
 
 
 def test_second_sigterm_ends_the_drain_now(start):
@@ -265,8 +264,7 @@ def test_second_sigterm_ends_the_drain_now(start):
 
     final, code = asyncio.run(scenario())
     assert (final["ended_by"], final["audio_bytes"], code) == ("shutting_down", 3200, 1001)
-    process.wait_for(event="stopped")
-    assert process.stop() == 0
+    assert end_of(process) == 0
 
 
 @both
@@ -276,5 +274,4 @@ def test_sigterm_while_waiting_is_obeyed(service, start, cluster):
     process = start(service)
     process.wait_for(event="waiting")
     process.signal(signal.SIGTERM)
-    process.wait_for(event="stopped")
-    assert process.stop() == 0
+    assert end_of(process) == 0

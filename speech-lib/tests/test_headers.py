@@ -63,6 +63,17 @@ def test_headers_of_a_dead_letter():
     }
 
 
+def test_headers_of_a_dead_letter_without_its_content():
+    """It says that something was left out, and keeps nothing that may be large."""
+    record = ReceivedRecord("t", 3, 42, b"k", b"v", {"correlation_id": CORRELATION_ID}, -1)
+    assert headers.for_empty_dead_letter(record, reason="not_avro") == {
+        "dlq_reason": "not_avro",
+        "dlq_partition": "3",
+        "dlq_offset": "42",
+        "dlq_omitted": "too_large",
+    }
+
+
 def test_now_is_in_milliseconds():
     """The clock of the headers is the system's, in whole milliseconds."""
     before = int(time.time() * 1000)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError
@@ -21,6 +22,8 @@ from speech_lib.testing.mock_cluster import MockCluster
 PRODUCE = 0
 """The protocol's number of the request that stores records."""
 RECORD = Record("t", b"key", b"value", {"name": "text"})
+STATISTICS_SECONDS = 0.6
+"""After so long the producer's statistics have told of whatever was sent before."""
 
 
 @pytest.fixture
@@ -48,6 +51,11 @@ async def running(producer: RecordProducer) -> AsyncIterator[RecordProducer]:
         yield producer
     finally:
         await producer.close(0)
+
+
+def native_threads() -> int:
+    """Return how many threads this process has, librdkafka's included."""
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 def facts(error: DeliveryError) -> tuple[str, bool, str]:
@@ -82,10 +90,10 @@ async def until(condition, seconds: float = 5.0) -> None:
         "CLUSTER_AUTHORIZATION_FAILED",
     ],
 )
-@pytest.mark.parametrize("handed_over", [True, False])
-def test_a_refusal_is_for_good(name, handed_over):
+@pytest.mark.parametrize("stored", ["no", "unknown"])
+def test_a_refusal_is_for_good(name, stored):
     """What a broker refuses whole is not stored, and would be refused again."""
-    error = delivery_error(KafkaError(getattr(KafkaError, name)), handed_over=handed_over)
+    error = delivery_error(KafkaError(getattr(KafkaError, name)), stored)
     assert facts(error) == ("no", True, name)
 
 
@@ -107,8 +115,8 @@ def test_a_refusal_is_for_good(name, handed_over):
 def test_any_other_error_says_nothing_about_a_record_handed_over(name):
     """It may be stored, and trying again may help; it is not stored if it never left."""
     error = KafkaError(getattr(KafkaError, name))
-    assert facts(delivery_error(error, handed_over=True)) == ("unknown", False, name)
-    assert facts(delivery_error(error, handed_over=False)) == ("no", False, name)
+    assert facts(delivery_error(error, "unknown")) == ("unknown", False, name)
+    assert facts(delivery_error(error, "no")) == ("no", False, name)
 
 
 def test_a_record_is_stored(cluster):
@@ -224,16 +232,17 @@ def test_the_queue_is_bounded_by_default(cluster):
 
 
 @pytest.mark.pipeline
-@pytest.mark.parametrize("state", ["down", "silent"])
-def test_a_broker_that_does_not_answer_is_told_in_time(cluster, state):
-    """The answer comes within the delivery timeout and two seconds, and admits not to know."""
-    if state == "down":
-        cluster.set_broker_down()
+@pytest.mark.parametrize(("state", "stored"), [("down", "no"), ("silent", "unknown")])
+def test_a_broker_that_does_not_answer_is_told_in_time(cluster, state, stored):
+    """The answer comes within the timeout and two seconds; what was never sent is not stored."""
 
     async def scenario():
         async with running(new_producer(cluster.bootstrap_servers, 1.5)) as producer:
-            if state == "silent":
-                await producer.send(RECORD)
+            await producer.send(RECORD)
+            await asyncio.sleep(STATISTICS_SECONDS)
+            if state == "down":
+                cluster.set_broker_down()
+            else:
                 cluster.set_rtt(60_000)
             before = time.monotonic()
             with pytest.raises(DeliveryError) as caught:
@@ -241,8 +250,56 @@ def test_a_broker_that_does_not_answer_is_told_in_time(cluster, state):
             return caught.value, time.monotonic() - before
 
     error, took = asyncio.run(scenario())
-    assert facts(error) == ("unknown", False, "_MSG_TIMED_OUT")
+    assert facts(error) == (stored, False, "_MSG_TIMED_OUT")
     assert 1.4 < took < 3.5
+
+
+@pytest.mark.pipeline
+def test_a_record_that_waits_beside_one_that_was_sent_is_in_doubt(cluster):
+    """Nobody can tell which of them the statistics counted, so neither is called not stored."""
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers, 1.5)) as producer:
+            await producer.send(RECORD)
+            cluster.set_rtt(60_000)
+            sends = [asyncio.ensure_future(producer.send(RECORD))]
+            await asyncio.sleep(0)
+            cluster.set_broker_down()
+            sends.append(asyncio.ensure_future(producer.send(RECORD)))
+            return await asyncio.gather(*sends, return_exceptions=True)
+
+    errors = asyncio.run(scenario())
+    assert [facts(error) for error in errors] == [("unknown", False, "_MSG_TIMED_OUT")] * 2
+
+
+@pytest.mark.pipeline
+def test_a_record_whose_every_try_fails_is_in_doubt(cluster):
+    """Too few replicas, again and again: each try was sent, and one may have been stored."""
+    cluster.push_request_errors(PRODUCE, *[KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND] * 100)
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers, 1.5)) as producer:
+            with pytest.raises(DeliveryError) as caught:
+                await producer.send(RECORD)
+            return caught.value
+
+    assert facts(asyncio.run(scenario())) == ("unknown", False, "_MSG_TIMED_OUT")
+
+
+def test_a_record_that_the_broker_has_forgotten_where_is_answered(cluster):
+    """Stored by an earlier try, at an unknown offset: no receipt can be given, but an answer."""
+    cluster.push_request_errors(PRODUCE, KafkaError.DUPLICATE_SEQUENCE_NUMBER)
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            async with asyncio.timeout(5):
+                with pytest.raises(DeliveryError) as caught:
+                    await producer.send(RECORD)
+            return caught.value, await producer.send(RECORD)
+
+    error, stored = asyncio.run(scenario())
+    assert facts(error) == ("unknown", False, "DUPLICATE_SEQUENCE_NUMBER")
+    assert stored == Stored("t", 0, 0)
 
 
 @pytest.mark.pipeline
@@ -265,7 +322,7 @@ def test_a_broker_that_was_always_silent_holds_nothing(silent_broker):
         return caught.value, took
 
     error, (check, send, close) = asyncio.run(scenario())
-    assert facts(error) == ("unknown", False, "_MSG_TIMED_OUT")
+    assert facts(error) == ("no", False, "_MSG_TIMED_OUT")
     assert check < 1.0
     assert send < 3.5
     assert close < 2.0
@@ -310,6 +367,26 @@ def test_a_fatal_error_fails_what_is_pending_and_is_survived(cluster):
     assert [facts(error)[:2] for error in errors] == [("unknown", False)] * 3
     assert took < 2.0
     assert last.offset > first.offset
+
+
+def test_a_producer_that_failed_is_gone_when_it_is_replaced(cluster):
+    """However often that happens, no threads of the old ones are left, whatever was pending."""
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            await producer.send(RECORD)
+            before = native_threads()
+            for _ in range(3):
+                cluster.set_rtt(300)
+                cluster.push_request_errors(PRODUCE, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER)
+                sends = (producer.send(RECORD) for _ in range(3))
+                await asyncio.gather(*sends, return_exceptions=True)
+                cluster.set_rtt(0)
+                await until(lambda: producer.healthy)
+                await producer.send(RECORD)
+            await until(lambda: native_threads() <= before)
+
+    asyncio.run(scenario())
 
 
 def test_a_producer_is_not_healthy_while_it_is_replaced(cluster):

@@ -1,5 +1,24 @@
 """What a producer is told, and what its errors mean: the rules of delivery in one place.
 
+| what came of a record | `stored` | `permanent` | told |
+| --- | --- | --- | --- |
+| the broker has it, and says where | | | a `Stored`, at once |
+| refused whole (`REFUSED_FOR_GOOD`), by broker or library | no | yes | at once |
+| not taken: the queue is full, the producer is being replaced or closed | no | no | at once |
+| failed, mostly timed out, and surely never sent (`transmission`) | no | no | in time |
+| failed in any other way, also one that nobody foresaw | unknown | no | in time |
+| waiting while the producer failed for good or was closed | unknown | no | at once |
+| stored by an earlier try, the broker does not say where (`nowhere`) | unknown | no | at once |
+
+What passes (a leader that moves, too few replicas, a broken connection) is tried again by
+librdkafka until `delivery.timeout.ms`, in order and without duplicates; nobody else tries a record
+again. "In time" is within that and two seconds: librdkafka looks for timeouts once a second, and
+the statistics that `transmission` waits for take half a second.
+
+A refusal is about the try that was refused. That an earlier try of the same record was stored, its
+answer lost, and the right to write taken away in the seconds between is not looked for: the answer
+does not invite to send again.
+
 Read by `producer`, which does the rest. Touches no network.
 """
 
@@ -30,18 +49,27 @@ REFUSED_FOR_GOOD = frozenset(
 """What a broker, or the library before it, refuses whole and would refuse again."""
 
 
-def delivery_error(error: KafkaError, *, handed_over: bool) -> DeliveryError:
+def delivery_error(error: KafkaError, stored: Certainty) -> DeliveryError:
     """Say what a Kafka error means for a record.
 
     Args:
         error: From the delivery report, or raised by `produce`.
-        handed_over: Whether the library had taken the record. If not, it is certainly not stored;
-            if so, only a refusal says that much: after a timeout or a broken connection the broker
-            may have it.
+        stored: What is known of the record apart from the error: `no` where it never left. A
+            refusal says `no` in any case; a timeout or a broken connection says nothing.
     """
     permanent = error.code() in REFUSED_FOR_GOOD
-    stored: Certainty = "unknown" if handed_over and not permanent else "no"
-    return DeliveryError(stored=stored, permanent=permanent, reason=error.name())
+    return DeliveryError(
+        stored="no" if permanent else stored, permanent=permanent, reason=error.name()
+    )
+
+
+def nowhere() -> DeliveryError:
+    """Say what it means that a record is reported as stored, but not at which offset.
+
+    The broker has answered DUPLICATE_SEQUENCE_NUMBER: it has the record from an earlier try, too
+    long ago to remember the offset. Nobody can be given a receipt for that.
+    """
+    return DeliveryError(stored="unknown", permanent=False, reason="DUPLICATE_SEQUENCE_NUMBER")
 
 
 def producer_config(
@@ -66,4 +94,6 @@ def producer_config(
         # A topic that does not exist is told as such, and not as a timeout.
         "topic.metadata.propagation.max.ms": min(3_000, delivery_ms // 2),
         "topic.metadata.refresh.interval.ms": 10_000,
+        # `transmission` lives on them.
+        "statistics.interval.ms": 250,
     }

@@ -26,6 +26,7 @@ RECOGNISED_MS = "recognised_ms"
 DLQ_REASON = "dlq_reason"
 DLQ_PARTITION = "dlq_partition"
 DLQ_OFFSET = "dlq_offset"
+DLQ_OMITTED = "dlq_omitted"
 
 
 def now_ms() -> int:
@@ -96,8 +97,16 @@ def for_asr_text(
 
 def for_dead_letter(record: ReceivedRecord, *, reason: str) -> dict[str, str]:
     """Return the headers of a record that cannot be processed: its own, why, and where it lay."""
+    return {**record.headers, **_of_dead_letter(record, reason)}
+
+
+def for_empty_dead_letter(record: ReceivedRecord, *, reason: str) -> dict[str, str]:
+    """Return the headers of a dead letter that is kept without its content: nothing of its own."""
+    return {**_of_dead_letter(record, reason), DLQ_OMITTED: "too_large"}
+
+
+def _of_dead_letter(record: ReceivedRecord, reason: str) -> dict[str, str]:
     return {
-        **record.headers,
         DLQ_REASON: reason,
         DLQ_PARTITION: str(record.partition),
         DLQ_OFFSET: str(record.offset),

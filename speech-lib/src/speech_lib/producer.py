@@ -7,81 +7,72 @@ every answer is carried to the sender's event loop by `call_soon_threadsafe`.
 An idempotent producer can fail for good (KIP-98: for example out of order sequence numbers after a
 broker lost its log). librdkafka then calls no delivery callback any more and refuses every record.
 So whatever was pending is failed with `stored="unknown"`, a new producer takes over, and `healthy`
-is false meanwhile.
+is false meanwhile. What each error means is in `delivery`; whether a record that failed may have
+left at all is found out by `transmission`.
 """
 
 import asyncio
 import logging
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from speech_lib.delivery import REFUSED_FOR_GOOD, delivery_error, producer_config
-from speech_lib.errors import BrokerUnavailable, DeliveryError, TopicMissing
+from speech_lib.delivery import REFUSED_FOR_GOOD, delivery_error, nowhere, producer_config
+from speech_lib.errors import BrokerUnavailable, Certainty, DeliveryError, TopicMissing
 from speech_lib.kafka import ClientConfig, KafkaSettings, client_logger
+from speech_lib.pending import Outcome, Pending
 from speech_lib.records import Record, Stored
+from speech_lib.transmission import Transmissions
 
 _POLL_SECONDS = 0.2
 _REBUILD_SECONDS = 0.5
 _log = logging.getLogger(__name__)
 
-Outcome = Stored | DeliveryError
+DeliveryCallback = Callable[[KafkaError | None, Message], None]
 
 
-class _Pending:
-    """The records handed to one librdkafka producer and not yet answered; thread-safe."""
+class _Reports:
+    """Answers senders as librdkafka's delivery reports say.
+
+    It knows no librdkafka producer: reports that never come would keep that one alive for good.
+    """
 
     def __init__(self) -> None:
-        self._futures: set[asyncio.Future[Stored]] = set()
-        self._lock = threading.Lock()
+        self.pending = Pending()
+        self.transmissions = Transmissions()
 
-    def add(self, future: asyncio.Future[Stored]) -> None:
-        with self._lock:
-            self._futures.add(future)
+    def callback(self, future: asyncio.Future[Stored]) -> DeliveryCallback:
+        """Return what is to be called with the report for a record about to be handed over."""
+        return partial(self._take, future, self.transmissions.mark())
 
-    def forget(self, future: asyncio.Future[Stored]) -> bool:
-        """Tell whether a sender was still waiting; it is not from now on."""
-        with self._lock:
-            waited = future in self._futures
-            self._futures.discard(future)
-        return waited
+    def _take(
+        self, future: asyncio.Future[Stored], mark: str, error: KafkaError | None, message: Message
+    ) -> None:
+        """Answer at once, or as soon as it is known whether the record may have left."""
+        if error is None:
+            self.pending.settle(future, _receipt(message))
+        elif error.code() in REFUSED_FOR_GOOD:
+            self._fail(future, error, "unknown")
+        else:
+            self.transmissions.judge(mark, time.monotonic(), partial(self._fail, future, error))
 
-    def settle(self, future: asyncio.Future[Stored], outcome: Outcome) -> None:
-        """Answer one sender on its own loop, unless it has been answered."""
-        if not self.forget(future):
-            return
-        with suppress(RuntimeError):  # the sender's loop is closed: nobody waits any more
-            future.get_loop().call_soon_threadsafe(_resolve, future, outcome)
-
-    def settle_all(self, outcome: DeliveryError) -> None:
-        for future in self.waiting():
-            self.settle(future, outcome)
-
-    def waiting(self) -> list[asyncio.Future[Stored]]:
-        with self._lock:
-            return list(self._futures)
-
-
-def _resolve(future: asyncio.Future[Stored], outcome: Outcome) -> None:
-    if future.done():  # the sender was cancelled
-        return
-    if isinstance(outcome, DeliveryError):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
+    def _fail(self, future: asyncio.Future[Stored], error: KafkaError, stored: Certainty) -> None:
+        self.pending.settle(future, delivery_error(error, stored))
 
 
 class _Generation:
     """One librdkafka producer, who waits for it, and what it last complained of."""
 
     def __init__(self, config: ClientConfig) -> None:
-        self.pending = _Pending()
+        self.reports = _Reports()
+        self.pending = self.reports.pending
         self.trouble = _Trouble()
-        self.client = Producer(
-            {**config, "error_cb": self.trouble.note}, logger=client_logger("producer")
-        )
+        callbacks = {"error_cb": self.trouble.note, "stats_cb": self.reports.transmissions.note}
+        self.client = Producer({**config, **callbacks}, logger=client_logger("producer"))
 
     def produce(self, record: Record) -> asyncio.Future[Stored]:
         """Hand a record over; the future is answered by `serve` on the thread."""
@@ -94,7 +85,7 @@ class _Generation:
                 key=record.key,
                 value=record.value,
                 headers=[(name, text.encode()) for name, text in record.headers.items()],
-                on_delivery=partial(_delivered, self.pending, future),
+                on_delivery=self.reports.callback(future),
             )
         except BufferError:
             self.pending.forget(future)
@@ -102,7 +93,7 @@ class _Generation:
         except KafkaException as refusal:
             self.pending.forget(future)
             self.trouble.note(refusal.args[0])
-            raise delivery_error(refusal.args[0], handed_over=False) from None
+            raise delivery_error(refusal.args[0], "no") from None
         return future
 
     def serve(self) -> None:
@@ -111,6 +102,7 @@ class _Generation:
             self.client.poll(_POLL_SECONDS)
         except KafkaException as error:  # so it ends when the producer has failed for good
             self.trouble.note(error.args[0])
+        self.reports.transmissions.expire(time.monotonic())
 
     def dispose(self, reason: str) -> None:
         """Give up: fail who still waits."""
@@ -132,15 +124,12 @@ class _Trouble:
             self.fatal = self.fatal or error.name()
 
 
-def _delivered(
-    pending: _Pending, future: asyncio.Future[Stored], error: KafkaError | None, message: Message
-) -> None:
-    if error is not None:
-        pending.settle(future, delivery_error(error, handed_over=True))
-        return
+def _receipt(message: Message) -> Outcome:
+    """Return where a record is."""
     topic, partition, offset = message.topic(), message.partition(), message.offset()
-    assert topic is not None and partition is not None and offset is not None  # noqa: S101, PT018
-    pending.settle(future, Stored(topic, partition, offset))
+    if topic is None or partition is None or offset is None or offset < 0:
+        return nowhere()
+    return Stored(topic, partition, offset)
 
 
 def _require_topic(topic: str, error: KafkaError | None) -> None:
@@ -149,6 +138,10 @@ def _require_topic(topic: str, error: KafkaError | None) -> None:
     if error.code() in REFUSED_FOR_GOOD:
         raise TopicMissing(topic, error.name())
     raise BrokerUnavailable(error.name())
+
+
+def _nobody_asked() -> None:
+    pass
 
 
 class RecordProducer:
@@ -161,6 +154,9 @@ class RecordProducer:
         queue_bytes: What waiting records may take in memory; beyond it `send` fails at once.
 
     It starts a thread; the caller owes one `close`.
+
+    Attributes:
+        on_failure: Called on that thread when librdkafka's producer has failed for good.
     """
 
     def __init__(
@@ -174,6 +170,7 @@ class RecordProducer:
         self._config = producer_config(
             kafka, client_id=client_id, delivery_timeout=delivery_timeout, queue_bytes=queue_bytes
         )
+        self.on_failure: Callable[[], None] = _nobody_asked
         self._generation: _Generation | None = _Generation(self._config)
         self._accepting = True
         self._closing = threading.Event()
@@ -189,7 +186,7 @@ class RecordProducer:
     async def send(self, record: Record) -> Stored:
         """Store a record and return where it is.
 
-        Never blocks the loop. Answers within `delivery_timeout` and a second. librdkafka keeps a
+        Never blocks the loop. Answers within `delivery_timeout` and two seconds. librdkafka keeps a
         copy: drop the record before awaiting. When cancelled, the record may still be stored.
 
         Raises:
@@ -264,6 +261,7 @@ class RecordProducer:
         if generation.trouble.fatal is not None:
             _log.warning("producer failed for good: %s", generation.trouble.fatal)
             self._retire(generation, generation.trouble.fatal)
+            self.on_failure()
 
     def _retire(self, generation: _Generation, reason: str) -> None:
         self._generation = None

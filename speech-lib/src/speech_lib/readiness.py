@@ -5,6 +5,7 @@ Used by `run` of each service; what is reported ends up in `health` and so in `/
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from structlog.typing import FilteringBoundLogger
@@ -55,16 +56,54 @@ def _check(producer: RecordProducer, topic: str) -> None:
 async def watch_broker(
     producer: RecordProducer, topic: str, report: Report, *, log: FilteringBoundLogger
 ) -> None:
-    """Report whether a broker answers, until cancelled; log each change."""
-    reason = ""
+    """Report whether records can be stored, until cancelled; log each change.
+
+    A broker is asked every other second. A producer that fails for good is reported at once, and
+    is back when a broker has answered the new one.
+    """
+    watch = _Watch(report, log)
+    producer.on_failure = partial(_soon, asyncio.get_running_loop(), watch.fail)
     while True:
-        await asyncio.sleep(_EVERY_SECONDS_WHILE_AWAY if reason else _EVERY_SECONDS)
-        before, reason = reason, await _trouble(producer, topic)
-        report(not reason, reason)
+        await watch.pause()
+        watch.tell(await _trouble(producer, topic))
+
+
+def _soon(loop: asyncio.AbstractEventLoop, what: Callable[[], None]) -> None:
+    """Do something on the loop; called on another thread."""
+    loop.call_soon_threadsafe(what)
+
+
+class _Watch:
+    """What was last reported."""
+
+    def __init__(self, report: Report, log: FilteringBoundLogger) -> None:
+        self._report = report
+        self._log = log
+        self._reason = ""
+        self._failed = asyncio.Event()
+
+    def tell(self, reason: str) -> None:
+        """Report a reason, or none; log it where it is news."""
+        before, self._reason = self._reason, reason
+        self._report(not reason, reason)
         if reason and not before:
-            log.warning("broker_lost", reason=reason)
+            self._log.warning("broker_lost", reason=reason)
         elif before and not reason:
-            log.info("broker_back")
+            self._log.info("broker_back")
+
+    def fail(self) -> None:
+        """Report that the producer has failed for good."""
+        self._failed.set()
+        self.tell("_FATAL")
+
+    async def pause(self) -> None:
+        """Wait until it is time to ask again."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(
+                _EVERY_SECONDS_WHILE_AWAY if self._reason else _EVERY_SECONDS
+            ):
+                await self._failed.wait()
+        self._failed.clear()
 
 
 async def _trouble(producer: RecordProducer, topic: str) -> str:

@@ -1,0 +1,135 @@
+"""Run a compose project under a name and on host ports of its own, for tests and measurements.
+
+Brought up by the command line, because the `docker` package has no compose; what runs is inspected
+and injured through the package. Whatever is brought up is taken down with its volumes.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import docker  # type: ignore[import-untyped]
+from docker.errors import DockerException  # type: ignore[import-untyped]
+from docker.models.containers import Container  # type: ignore[import-untyped]
+
+ROOT = Path(__file__).parents[2]
+UP_SECONDS = 600
+DOWN_SECONDS = 120
+LOG_LINES = "40"
+_COMPOSE = ("docker", "compose")
+_KEPT = frozenset({"PATH", "HOME"})
+
+
+class ComposeError(Exception):
+    """A project did not come up; the text is what compose and the containers said."""
+
+
+def missing() -> str | None:
+    """Return what this machine lacks for Docker with compose, or nothing."""
+    if shutil.which("docker") is None:
+        return "needs Docker with its compose plugin: there is no docker on PATH"
+    try:
+        with closing(docker.from_env(timeout=10)) as client:
+            client.ping()
+    except DockerException:
+        return (
+            "needs Docker: the docker daemon does not answer (start it, or may this user use it?)"
+        )
+    compose = subprocess.run([*_COMPOSE, "version"], check=False, capture_output=True)  # noqa: S603
+    return "needs Docker's compose plugin" if compose.returncode else None
+
+
+def free_ports(names: Sequence[str]) -> dict[str, int]:
+    """Return a port for each name that nobody listens on."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in names]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A compose project.
+
+    Attributes:
+        client: Docker's API.
+        files: The compose files that it is made of, from the root of the repository.
+        ports: Host ports of what is published, by the variable that sets them.
+        name: What every container, network and volume of it bears.
+    """
+
+    client: docker.DockerClient
+    files: tuple[str, ...]
+    ports: dict[str, int]
+    name: str = field(default_factory=lambda: f"speech-{uuid.uuid4().hex[:8]}")
+
+    def compose(
+        self, *arguments: str, timeout: float = UP_SECONDS
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run `docker compose`, with nothing from this machine's own settings."""
+        options = [part for file in self.files for part in ("-f", file)]
+        kept = {k: v for k, v in os.environ.items() if k in _KEPT or "DOCKER" in k}
+        return subprocess.run(  # noqa: S603 - docker's own program
+            [*_COMPOSE, "-p", self.name, "--env-file", os.devnull, *options, *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=kept | {name: str(port) for name, port in self.ports.items()},
+            timeout=timeout,
+        )
+
+    def up(self, *services: str) -> None:
+        """Bring services up, images included, and wait until they are healthy.
+
+        Raises:
+            ComposeError: They are not.
+        """
+        done = self.compose("up", "--build", "--wait", *services)
+        if done.returncode:
+            raise ComposeError(done.stderr[-3000:] + self.logs())
+
+    def down(self) -> None:
+        """Take everything down, volumes included."""
+        self.compose(
+            "down", "--volumes", "--remove-orphans", "--timeout", "10", timeout=DOWN_SECONDS
+        )
+
+    def logs(self, *services: str) -> str:
+        """Return the end of what the containers have said."""
+        return self.compose("logs", "--no-color", "--tail", LOG_LINES, *services).stdout
+
+    def container(self, service: str) -> Container:
+        """Return the one container of a service, running or not."""
+        labels = [f"com.docker.compose.{k}={v}" for k, v in self._labels(service)]
+        (found,) = self.client.containers.list(all=True, filters={"label": labels})
+        return found
+
+    def _labels(self, service: str) -> tuple[tuple[str, str], ...]:
+        return ("project", self.name), ("service", service)
+
+
+@contextmanager
+def running(project: Project, *services: str) -> Iterator[Project]:
+    """Keep services up; afterwards nothing of them is left, also where SIGTERM ends the run."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        project.up(*services)
+        yield project
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the way out is walked once
+        project.down()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt

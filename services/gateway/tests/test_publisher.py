@@ -1,0 +1,91 @@
+"""An utterance becomes a record, and what the producer says becomes what the client is told."""
+
+import pytest
+from speech_gateway.conversation import Context
+from speech_gateway.errors import Failure, NotStored
+from speech_gateway.publisher import Publisher
+from speech_gateway.session import Receipt, Utterance
+from speech_lib import codec
+from speech_lib.errors import DeliveryError, RegistryUnavailable
+from speech_lib.events import AudioInput, AudioInputEvent
+from speech_lib.registry import EventSerializer
+from speech_lib.schemas import schema_text
+from speech_lib.testing.fakes import FakeBroker, FakeProducer, FakeRegistry
+from speech_lib.tracing import TraceContext
+
+pytestmark = pytest.mark.anyio
+
+TOPIC = "speech.audio.ingress"
+CORRELATION_ID = "0b6f9a52-64a5-4c39-9a7c-6b9c3f6f0f7e"
+TRACE = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1)
+CONTEXT = Context(CORRELATION_ID, TRACE, "de-DE", epoch=1_700_000_000.0)
+UTTERANCE = Utterance(
+    wav=b"RIFF....", ended_by="done", handshake_at=1.0, first_audio_at=1.5, ended_at=2.25
+)
+
+
+def make(*, ready: bool = True) -> tuple[Publisher, FakeProducer, FakeBroker]:
+    broker = FakeBroker()
+    producer = FakeProducer(broker)
+    serializer = EventSerializer(FakeRegistry(), TOPIC, AudioInputEvent, auto_register=True)
+    if ready:
+        serializer.warm_up()
+    return Publisher(producer, serializer, TOPIC), producer, broker
+
+
+async def test_an_utterance_is_stored_as_an_event():
+    """Key, headers and event say what the session knows; the receipt says where it is."""
+    publisher, _, broker = make()
+    receipt = await publisher.publish(CONTEXT, UTTERANCE)
+    (record,) = broker.records(TOPIC)
+    event = codec.decode(AudioInputEvent, record.value, schema_text(AudioInputEvent.event_type))
+    assert receipt == Receipt(event.event_id, TOPIC, 0, 0)
+    assert (event.correlation_id, event.source_service) == (CORRELATION_ID, "gateway")
+    assert event.payload == AudioInput(b"RIFF....", "wav", 16_000, "de-DE")
+    assert record.key == CORRELATION_ID.encode()
+    assert record.headers == {
+        "correlation_id": CORRELATION_ID,
+        "traceparent": TRACE.header(),
+        "event_type": "AudioInputEvent",
+        "ended_by": "done",
+        "handshake_ms": "1700000001000",
+        "first_audio_ms": "1700000001500",
+        "ended_ms": "1700000002250",
+    }
+
+
+@pytest.mark.parametrize(
+    ("stored", "permanent", "failure"),
+    [
+        ("no", True, Failure.REJECTED_BY_BROKER),
+        ("no", False, Failure.BROKER_UNAVAILABLE),
+        ("unknown", False, Failure.BROKER_UNAVAILABLE),
+    ],
+)
+async def test_a_delivery_that_failed_is_told_as_it_is(stored, permanent, failure):
+    """Refused for good or not decides on the code; what is known of the record is passed on."""
+    publisher, producer, broker = make()
+    producer.errors.append(DeliveryError(stored=stored, permanent=permanent, reason="WHY"))
+    with pytest.raises(NotStored) as caught:
+        await publisher.publish(CONTEXT, UTTERANCE)
+    told = caught.value
+    assert (told.failure, told.stored, told.reason) == (failure, stored, "WHY")
+    assert broker.records(TOPIC) == ()
+
+
+async def test_an_utterance_is_sent_once_whatever_comes_of_it():
+    """Trying again is librdkafka's: after a failure nothing is sent a second time."""
+    publisher, producer, broker = make()
+    producer.errors.append(DeliveryError(stored="unknown", permanent=False, reason="WHY"))
+    with pytest.raises(NotStored):
+        await publisher.publish(CONTEXT, UTTERANCE)
+    await publisher.publish(CONTEXT, UTTERANCE)
+    assert len(broker.records(TOPIC)) == 1
+
+
+async def test_without_the_schema_nothing_is_sent():
+    """Nobody is admitted before it is known; if somebody were, nothing would be stored."""
+    publisher, _, broker = make(ready=False)
+    with pytest.raises(RegistryUnavailable):
+        publisher.publish(CONTEXT, UTTERANCE)
+    assert broker.records(TOPIC) == ()

@@ -1,0 +1,256 @@
+"""Apache Kafka in a container of its own, with a proxy before it that does harm, and a gateway.
+
+What the producer and the gateway say of a record is compared with Kafka's log, whatever happens in
+between; containers are removed in the end.
+"""
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import docker
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+from docker.models.containers import Container
+from pipeline_tools import compose, stack, whole_topic
+from pydantic import SecretStr
+from speech_lib.errors import BrokerUnavailable
+from speech_lib.kafka import KafkaSettings
+from speech_lib.testing.registry_server import RegistryServer
+from speech_lib.topics import TopicSpec, ensure_topics
+from tenacity import retry, retry_if_exception_type, stop_after_delay
+
+IMAGE = "apache/kafka:4.1.0"
+ADMIN_SECONDS = 20.0
+TEST_SECONDS = 300
+USER, PASSWORD = "gateway", "not-a-secret"
+Fault = Literal["none", "lose answers", "break on answer", "keep requests", "refuse"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the container."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+
+
+class Proxy:
+    """Stands between clients and a broker, on a thread of its own, and does one harm at a time.
+
+    Attributes:
+        fault: What it does, to connections that are open too: "lose answers" and "keep requests"
+            let one direction through, "break on answer" breaks a connection where the broker
+            answers, "refuse" one that is new or used.
+        port: Where it listens.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.fault: Fault = "none"
+        self._target = target
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        serving = asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result(5)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    def break_all(self) -> None:
+        """Break every connection."""
+        self._loop.call_soon_threadsafe(self._break_all)
+
+    def close(self) -> None:
+        """Break everything and end the thread."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _close(self) -> None:
+        self._server.close()
+        self._break_all()
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=5)
+
+    def _break_all(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.fault == "refuse":
+            writer.transport.abort()
+            return
+        broker_reader, broker_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        both = {writer, broker_writer}
+        self._writers |= both
+        try:
+            async with asyncio.TaskGroup() as pumps:
+                pumps.create_task(self._pump(reader, broker_writer, "keep requests"))
+                pumps.create_task(self._pump(broker_reader, writer, "lose answers"))
+        except* ConnectionError:
+            pass
+        finally:
+            self._writers -= both
+            for each in both:
+                each.transport.abort()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, held_by: Fault
+    ) -> None:
+        while data := await reader.read(65_536):
+            if self.fault == "refuse":
+                break
+            if self.fault == "break on answer" and held_by == "lose answers":
+                break
+            if self.fault != held_by:
+                writer.write(data)
+        raise ConnectionResetError  # ends the other direction too
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """Apache Kafka with a listener behind the proxy, one without, and one that asks who is there.
+
+    Attributes:
+        proxied, direct, guarded: How a client reaches it.
+    """
+
+    container: Container
+    proxy: Proxy
+    proxied: KafkaSettings
+    direct: KafkaSettings
+    guarded: KafkaSettings
+
+    def make_topic(self) -> str:
+        """Make a topic of one partition, and return its name."""
+        topic = f"t-{uuid.uuid4().hex[:12]}"
+        ensure_topics(self.direct, [TopicSpec(topic, partitions=1)], ADMIN_SECONDS)
+        return topic
+
+    def log(self, topic: str) -> dict[int, str]:
+        """Return the keys that a topic holds, by offset."""
+        records = whole_topic.read(self.direct, topic)
+        return {record.offset: record.key.decode() for record in records}
+
+    @contextmanager
+    def permission(self, topic: str, operation: AclOperation) -> Iterator[None]:
+        """Let the guarded client do something to a topic, for a while."""
+        admin = AdminClient(self.direct.client_config())
+        who = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{USER}", "*")
+        added = admin.create_acls([AclBinding(*who, operation, AclPermissionType.ALLOW)])
+        [answer.result(ADMIN_SECONDS) for answer in added.values()]
+        yield
+        rule = AclBindingFilter(*who, operation, AclPermissionType.ALLOW)
+        [answer.result(ADMIN_SECONDS) for answer in admin.delete_acls([rule]).values()]
+
+
+def environment(ports: Mapping[str, int], proxy_port: int) -> dict[str, str]:
+    """Return the settings of a broker on these ports of the host."""
+    accounts = (
+        "org.apache.kafka.common.security.plain.PlainLoginModule required "
+        f'user_{USER}="{PASSWORD}";'
+    )
+    return {
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_INTER_BROKER_LISTENER_NAME": "DIRECT",
+        "KAFKA_LISTENERS": "DIRECT://:9092,CONTROLLER://:9093,PROXIED://:9094,GUARDED://:9095",
+        "KAFKA_ADVERTISED_LISTENERS": f"DIRECT://127.0.0.1:{ports['direct']},"
+        f"PROXIED://127.0.0.1:{proxy_port},GUARDED://127.0.0.1:{ports['guarded']}",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "DIRECT:PLAINTEXT,CONTROLLER:PLAINTEXT,"
+        "PROXIED:PLAINTEXT,GUARDED:SASL_PLAINTEXT",
+        "KAFKA_SASL_ENABLED_MECHANISMS": "PLAIN",
+        "KAFKA_LISTENER_NAME_GUARDED_PLAIN_SASL_JAAS_CONFIG": accounts,
+        "KAFKA_AUTHORIZER_CLASS_NAME": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "KAFKA_SUPER_USERS": "User:ANONYMOUS",
+        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "KAFKA_HEAP_OPTS": "-Xms256m -Xmx512m",
+    }
+
+
+@pytest.fixture(scope="package")
+def kafka() -> Iterator[Kafka]:
+    if reason := compose.missing():
+        pytest.skip(reason)
+    ports = compose.free_ports(["direct", "guarded", "target"])
+    with ExitStack() as stack_of:
+        proxy = Proxy(target=ports["target"])
+        stack_of.callback(proxy.close)
+        docker_client = docker.from_env(timeout=60)
+        stack_of.callback(docker_client.close)
+        container = docker_client.containers.run(
+            IMAGE,
+            name=f"fault-kafka-{uuid.uuid4().hex[:8]}",
+            detach=True,
+            environment=environment(ports, proxy.port),
+            ports={
+                "9092/tcp": ("127.0.0.1", ports["direct"]),
+                "9094/tcp": ("127.0.0.1", ports["target"]),
+                "9095/tcp": ("127.0.0.1", ports["guarded"]),
+            },
+            mem_limit="1g",
+        )
+        stack_of.callback(container.remove, force=True, v=True)
+        direct = KafkaSettings(bootstrap_servers=f"127.0.0.1:{ports['direct']}")
+        wait_until_up(direct)
+        yield Kafka(
+            container,
+            proxy,
+            KafkaSettings(bootstrap_servers=f"127.0.0.1:{proxy.port}"),
+            direct,
+            KafkaSettings(
+                bootstrap_servers=f"127.0.0.1:{ports['guarded']}",
+                security_protocol="SASL_PLAINTEXT",
+                sasl_mechanism="PLAIN",
+                sasl_username=USER,
+                sasl_password=SecretStr(PASSWORD),
+            ),
+        )
+
+
+@retry(retry=retry_if_exception_type(BrokerUnavailable), stop=stop_after_delay(90), reraise=True)
+def wait_until_up(kafka: KafkaSettings) -> None:
+    ensure_topics(kafka, [TopicSpec("up", partitions=1)], 5.0)
+
+
+@pytest.fixture
+def start(kafka, tmp_path) -> Iterator[Callable[..., stack.Process]]:
+    """Start a gateway that has to show its password, with some topic."""
+    with ExitStack() as running:
+        registry = running.enter_context(RegistryServer())
+
+        def start(topic: str, **settings: str) -> stack.Process:
+            env = {
+                "KAFKA_BOOTSTRAP_SERVERS": kafka.guarded.bootstrap_servers,
+                "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+                "KAFKA_SASL_MECHANISM": "PLAIN",
+                "KAFKA_SASL_USERNAME": USER,
+                "KAFKA_SASL_PASSWORD": PASSWORD,
+                "SCHEMA_REGISTRY_URL": registry.url,
+                "TOPIC_AUDIO_INGRESS": topic,
+                "PORT": "0",
+                "OPS_PORT": "0",
+                **settings,
+            }
+            process = stack.Process("gateway", "speech_gateway", env, tmp_path)
+            return running.enter_context(process)
+
+        yield start
