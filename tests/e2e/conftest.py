@@ -12,11 +12,11 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import docker
 import pytest
@@ -82,12 +82,14 @@ class Stack:
         files: Which compose files it is made of; none: those that compose loads by itself.
         project: Its name, which every container, network and volume of it bears.
         ports: Host ports of what is published, by the variable that sets them.
+        settings: Further variables, as .env would set them.
     """
 
     client: docker.DockerClient
     files: tuple[str, ...] = ()
     project: str = field(default_factory=lambda: f"speech-e2e-{uuid.uuid4().hex[:8]}")
     ports: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
 
     def compose(self, *arguments: str, timeout: float = UP_SECONDS) -> Done:
         """Run `docker compose`, with nothing from this machine's own settings."""
@@ -96,13 +98,13 @@ class Stack:
         ports = {name: str(port) for name, port in self.ports.items()}
         return _run(
             [*COMPOSE, "-p", self.project, "--env-file", os.devnull, *options, *arguments],
-            env=kept | ports,
+            env=kept | ports | self.settings,
             timeout=timeout,
         )
 
-    def up(self) -> None:
-        """Bring everything up, images included, and wait until it is healthy."""
-        done = self.compose("up", "--build", "--wait")
+    def up(self, *services: str) -> None:
+        """Bring services up, or all, images included, and wait until they are healthy."""
+        done = self.compose("up", "--build", "--wait", *services)
         assert done.returncode == 0, done.stderr[-3000:] + self.logs()
 
     def logs(self, *services: str) -> str:
@@ -206,11 +208,14 @@ def free_ports(names: tuple[str, ...]) -> dict[str, int]:
 
 
 @contextmanager
-def running(stack: Stack) -> Iterator[Stack]:
-    """Keep a stack up; afterwards nothing of it is left, also where the run is ended by SIGTERM."""
+def running(stack: Stack, *services: str) -> Iterator[Stack]:
+    """Keep a stack up, or some of its services; afterwards nothing of it is left.
+
+    So it is also where the run is ended by SIGTERM.
+    """
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        stack.up()
+        stack.up(*services)
         yield stack
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the way out is walked once
@@ -248,6 +253,18 @@ def stack(docker_client, request: pytest.FixtureRequest) -> Iterator[Stack]:
 def bare_stack(docker_client) -> Iterator[Stack]:
     """Return the stack that `docker-compose.yml` alone makes, healthy."""
     with running(Stack(docker_client, files=("docker-compose.yml",))) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def bring_up(docker_client) -> Iterator[Callable[..., Stack]]:
+    """Return `bring_up(*services, published=(), **stack)`: a stack as long as the module lasts."""
+    with ExitStack() as stacks:
+
+        def up(*services: str, published: tuple[str, ...] = (), **fields: Any) -> Stack:
+            stack = Stack(docker_client, ports=free_ports(published), **fields)
+            return stacks.enter_context(running(stack, *services))
+
         yield up
 
 

@@ -1,0 +1,446 @@
+"""The profile `edge`: TLS and an API key in front of the gateway, and nothing beside it."""
+
+import json
+import secrets
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPSConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+KEY, OLD_KEY = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+WRONG_KEY = secrets.token_urlsafe(32)
+ORIGIN = "https://app.example"
+V1 = "speech-ingress.v1"
+ANSWER_SECONDS = 15
+DOCKERS_NETWORKS = "172.16.0.0/12,192.168.0.0/16,10.0.0.0/8"
+ROOT_CERTIFICATE = "/data/caddy/pki/authorities/local/root.crt"
+
+# Speaks WebSocket to the edge by hand, from a container of its own: prints the status line.
+HANDSHAKE = """
+import json, socket, ssl, sys
+key, origin = sys.argv[1:]
+tls = ssl._create_unverified_context()  # whom it speaks to is not what is tested here
+plain = socket.create_connection(("edge", 8443), 10)
+with tls.wrap_socket(plain, server_hostname="localhost") as s:
+    s.sendall((
+        "GET /ws/audio HTTP/1.1\\r\\nHost: edge\\r\\n"
+        "Connection: Upgrade\\r\\nUpgrade: websocket\\r\\n"
+        "Sec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n"
+        f"Origin: {origin}\\r\\nX-API-Key: {key}\\r\\n\\r\\n"
+    ).encode())
+    print(json.dumps(s.makefile("rb").readline().decode().strip()))
+"""
+REACH = """
+import json, socket, sys
+def reach(target):
+    host, port = target.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=3).close()
+    except OSError:
+        return False
+    return True
+print(json.dumps([target for target in sys.argv[1:] if reach(target)]))
+"""
+# Stands in for the gateway and prints the one request that it gets.
+PRINT_REQUEST = """
+import socket
+with socket.create_server(("", 8000)) as server:
+    print("listening", flush=True)
+    client, _ = server.accept()
+    head = b""
+    while b"\\r\\n\\r\\n" not in head:
+        head += client.recv(65536)
+    print(head.decode(), flush=True)
+    client.sendall(b"HTTP/1.1 403 Forbidden\\r\\nContent-Length: 0\\r\\n\\r\\n")
+"""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The edge of a stack, as clients reach it."""
+
+    stack: Any
+    trust: ssl.SSLContext
+
+    @property
+    def port(self) -> int:
+        """Where it is published."""
+        return self.stack.ports["EDGE_PORT"]
+
+    def connect(self, **options: Any) -> ClientConnection:
+        """Connect as a page of the allowed origin, or as `options` say."""
+        return connect(
+            f"wss://localhost:{self.port}/ws/audio",
+            **{"ssl": self.trust, "origin": ORIGIN, "open_timeout": ANSWER_SECONDS, **options},
+        )
+
+    def refusal(self, **options: Any) -> tuple[int, str]:
+        """Return the status and the code with which a connection is refused."""
+        with pytest.raises(InvalidStatus) as refused, self.connect(**options):
+            pass
+        answer = refused.value.response
+        return answer.status_code, json.loads(answer.body)["code"]
+
+    def get(self, target: str, **headers: str) -> tuple[int, str, str]:
+        """Send a GET; return the status, the code of the refusal, and the Server header."""
+        https = HTTPSConnection("localhost", self.port, timeout=ANSWER_SECONDS, context=self.trust)
+        try:
+            https.request("GET", target, headers=headers)
+            answer = https.getresponse()
+            return answer.status, json.load(answer)["code"], answer.getheader("Server", "")
+        finally:
+            https.close()
+
+
+def with_key(key: str = KEY) -> dict[str, Any]:
+    return {"additional_headers": {"X-API-Key": key}}
+
+
+@pytest.fixture(scope="module")
+def edge(bring_up) -> Edge:
+    """Return the edge before a gateway that takes one client from an address."""
+    stack = bring_up(
+        *("edge", "gateway-service"),
+        files=("docker-compose.yml",),
+        published=("EDGE_PORT",),
+        settings={
+            "COMPOSE_PROFILES": "edge",
+            "EDGE_ADDRESS": "127.0.0.1",
+            "EDGE_API_KEY": f"{KEY},{OLD_KEY}",
+            "ORIGIN_ALLOWLIST": ORIGIN,
+            "TRUSTED_PROXIES": DOCKERS_NETWORKS,
+            "MAX_CONNECTIONS_PER_ADDRESS": "1",
+        },
+    )
+    shown = stack.container("edge").exec_run(["cat", ROOT_CERTIFICATE])
+    assert shown.exit_code == 0
+    return Edge(stack, ssl.create_default_context(cadata=shown.output.decode()))
+
+
+@pytest.mark.parametrize("key", [KEY, OLD_KEY], ids=["new", "old"])
+def test_who_has_a_key_speaks_over_tls(edge, speech, key):
+    """With a key in the header an utterance is accepted, compression is not negotiated."""
+    with edge.connect(**with_key(key)) as client:
+        assert json.loads(client.recv(ANSWER_SECONDS))["status"] == "connected"
+        assert client.protocol.extensions == []
+        client.send(speech.read_bytes()[:64_000])
+        client.send('{"event":"done"}')
+        accepted = json.loads(client.recv(ANSWER_SECONDS))
+    assert (accepted["status"], accepted["audio_bytes"]) == ("accepted", 64_000)
+
+
+@pytest.mark.parametrize(
+    "offered",
+    [[V1, f"api-key.{KEY}"], [f"api-key.{KEY}", V1], ["chat", f"api-key.{OLD_KEY}", V1]],
+    ids=["last", "first", "between"],
+)
+def test_a_browser_brings_the_key_as_a_subprotocol(edge, offered):
+    """The key stands beside the gateway's subprotocol, which alone is negotiated."""
+    with edge.connect(subprotocols=offered) as client:
+        assert client.subprotocol == V1
+        assert json.loads(client.recv(ANSWER_SECONDS))["protocol"] == V1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (401, "api_key_missing")),
+        ({"subprotocols": [V1]}, (401, "api_key_missing")),
+        ({"subprotocols": [V1, KEY]}, (401, "api_key_missing")),
+        (with_key(WRONG_KEY), (403, "api_key_refused")),
+        (with_key(""), (403, "api_key_refused")),
+        (with_key("*"), (403, "api_key_refused")),
+        (with_key(f"{KEY}|{OLD_KEY}"), (403, "api_key_refused")),
+        (with_key(f"{KEY},{OLD_KEY}"), (403, "api_key_refused")),
+        (with_key(KEY[:-1]), (403, "api_key_refused")),
+        (with_key(f"{KEY}x"), (403, "api_key_refused")),
+        (with_key(KEY.swapcase()), (403, "api_key_refused")),
+        ({"subprotocols": [V1, f"api-key.{WRONG_KEY}"]}, (403, "api_key_refused")),
+        ({"subprotocols": [V1, f"api-key.{KEY}x"]}, (403, "api_key_refused")),
+        ({"subprotocols": [V1, f"x-api-key.{KEY}"]}, (401, "api_key_missing")),
+    ],
+)
+def test_who_has_none_is_told_so(edge, options, expected):
+    """Without a key 401, with another one 403, and both say which it is."""
+    assert edge.refusal(**options) == expected
+
+
+def test_the_gateways_refusals_come_through(edge):
+    """With a key, other origins and clients that send none are refused by the gateway."""
+    refused = (403, "origin_not_allowed")
+    assert edge.refusal(**with_key(), origin="https://evil.example") == refused
+    assert edge.refusal(**with_key(), origin=None) == refused
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/", "/metrics", "/livez", "/readyz", "/ws", "/ws/audio/", "/ws/audio/x", "/ws/audio/../x"],
+)
+def test_no_other_path_is_passed_on(edge, target):
+    """With a key too, there is `/ws/audio` and nothing else; no answer names the server."""
+    assert edge.get(target, **{"X-API-Key": KEY}) == (404, "not_found", "")
+
+
+@pytest.mark.parametrize("target", ["/WS/AUDIO", "//ws/audio", "/ws/./audio", "/ws%2faudio"])
+def test_other_spellings_of_the_path_reach_no_more(edge, target):
+    """What Caddy takes for the path, the gateway still judges by its letters."""
+    assert edge.get(target, **{"X-API-Key": KEY}) == (404, "not_found", "")
+
+
+def test_any_host_header_gets_the_same_answers(edge):
+    """There is no second site behind another name."""
+    assert edge.get("/ws/audio", Host="other.example") == (401, "api_key_missing", "")
+
+
+def test_without_tls_nothing_is_said(edge):
+    """Plain HTTP on the port gets a bare close, or 400, with the key too."""
+    asked = f"GET /ws/audio HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", edge.port), ANSWER_SECONDS) as plain:
+        plain.sendall(asked.encode())
+        said = plain.makefile("rb").read()
+    assert not said or said.startswith(b"HTTP/1.0 400 ")
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /ws/audio HTTP/1.1\r\nHost: localhost\r\n"])
+def test_who_does_not_finish_is_cut(edge, said):
+    """Without a TLS hello, or without the end of the request, it is over in 5 s."""
+    began = time.monotonic()
+    with ExitStack() as opened:
+        client = opened.enter_context(socket.create_connection(("localhost", edge.port), 10))
+        if said:
+            client = edge.trust.wrap_socket(client, server_hostname="localhost")
+            opened.enter_context(client).sendall(said)
+        assert client.recv(1024) == b""
+    assert 3 < time.monotonic() - began < 10
+
+
+def test_the_limit_by_address_sees_the_client(edge):
+    """Clients of one address share a slot, whatever they forward; another address has its own."""
+    with edge.connect(**with_key()) as client:
+        client.recv(ANSWER_SECONDS)
+        full = (429, "too_many_connections_from_address")
+        assert edge.refusal(**with_key()) == full
+        forged = {"X-API-Key": KEY, "X-Forwarded-For": "192.0.2.1, 192.0.2.2"}
+        assert edge.refusal(additional_headers=forged) == full
+        status = edge.stack.run_on("edge", HANDSHAKE, KEY, ORIGIN)
+        assert status == "HTTP/1.1 101 Switching Protocols"
+
+
+def test_only_the_edge_is_published(edge):
+    """The gateway's own ports are not, and from the edge's network there is only the edge."""
+    published = {
+        service: [binding["HostPort"] for bound in each.ports.values() for binding in bound or []]
+        for service, each in edge.stack.containers().items()
+    }
+    assert {service: ports for service, ports in published.items() if ports} == {
+        "edge": [str(edge.port)]
+    }
+    networks = edge.stack.container("gateway-service").attrs["NetworkSettings"]["Networks"]
+    targets = ["gateway-service:8000", "gateway-service:8001", "kafka:9092", "edge:2020"]
+    targets += [f"{each['IPAddress']}:8000" for each in networks.values()]
+    assert edge.stack.run_on("edge", REACH, "edge:8443", *targets) == ["edge:8443"]
+
+
+def test_its_process_has_no_privileges(edge):
+    """User 1000, no capabilities, none to be gained, a read-only root, bounded in all."""
+    container = edge.stack.container("edge")
+    lines = container.exec_run(["cat", "/proc/1/status"]).output.decode().splitlines()
+    status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    assert status["Uid"] == status["Gid"] == ["1000"] * 4
+    assert [status[f"Cap{name}"] for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")] == [
+        ["0" * 16]
+    ] * 5
+    assert (status["NoNewPrivs"], status["Seccomp"]) == (["1"], ["2"])
+    host = container.attrs["HostConfig"]
+    assert host["ReadonlyRootfs"] is True
+    assert set(host["Tmpfs"]) == {"/config", "/data", "/dev/mqueue"}
+    assert [mount["Destination"] for mount in container.attrs["Mounts"] if mount["RW"]] == []
+    assert (host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (128 << 20, 128 << 20, 64)
+
+
+@contextmanager
+def in_place_of_the_gateway(stack: Any) -> Iterator[Any]:
+    """Stop the gateway; a container under its name prints the one request that it gets."""
+    image = stack.container("gateway-service").image.id
+    assert stack.compose("stop", "gateway-service").returncode == 0
+    double = stack.client.containers.create(image, ["python", "-c", PRINT_REQUEST])
+    try:
+        network = stack.client.networks.get(f"{stack.project}_ingress")
+        network.connect(double, aliases=["gateway-service"])
+        double.start()
+        says_so = retry(
+            retry=retry_if_result(lambda said: not said),
+            stop=stop_after_delay(ANSWER_SECONDS),
+            wait=wait_fixed(0.1),
+        )
+        says_so(double.logs)()
+        yield double
+    finally:
+        double.remove(force=True)
+        started = stack.compose("up", "--no-build", "--no-recreate", "--wait", "gateway-service")
+        assert started.returncode == 0, started.stderr
+
+
+def test_the_gateway_never_sees_the_key(edge):
+    """What is passed on holds no key and one forwarded address, and the offer reduced to ours."""
+    headers = {"X-API-Key": KEY, "X-Forwarded-For": "192.0.2.1"}
+    with in_place_of_the_gateway(edge.stack) as double:
+        with pytest.raises(InvalidStatus):
+            edge.connect(additional_headers=headers, subprotocols=[f"api-key.{OLD_KEY}", V1])
+        double.wait(timeout=ANSWER_SECONDS)
+        said = double.logs().decode()
+    assert said.startswith("listening\nGET /ws/audio HTTP/1.1\r\n")
+    assert KEY not in said
+    assert OLD_KEY not in said
+    assert "192.0.2.1" not in said
+    fields = [line.partition(": ") for line in said.split("\r\n")[1:] if line.strip()]
+    sent = {name.lower(): value for name, _, value in fields}
+    assert sent["sec-websocket-protocol"] == V1
+    assert sent["origin"] == ORIGIN
+    assert "x-api-key" not in sent
+
+
+def test_without_the_gateway_clients_are_told_to_try_again(edge):
+    """A gateway that is away is 503 with a code, after the key was asked for."""
+    stack = edge.stack
+    assert stack.compose("stop", "gateway-service").returncode == 0
+    try:
+        assert edge.refusal(**with_key()) == (503, "gateway_unreachable")
+        assert edge.refusal(**with_key(WRONG_KEY)) == (403, "api_key_refused")
+    finally:
+        started = stack.compose("up", "--no-build", "--no-recreate", "--wait", "gateway-service")
+        assert started.returncode == 0, started.stderr
+
+
+def logged_keys(stack: Any) -> list[str]:
+    """Return the keys, right and wrong, that a container of the stack has logged."""
+    said = stack.compose("logs", "--no-color").stdout
+    assert '"msg":"handled request"' in said  # a line for each request
+    return [key for key in (KEY, OLD_KEY, WRONG_KEY) if key in said]
+
+
+def test_no_key_and_no_client_is_in_any_log(edge):
+    """Neither a key that was let in, nor one that was not, nor anything else of the request."""
+    with edge.connect(subprotocols=[V1, f"api-key.{KEY}"], user_agent_header="canary") as client:
+        client.recv(ANSWER_SECONDS)
+    edge.refusal(subprotocols=[V1, f"api-key.{WRONG_KEY}"], user_agent_header="canary")
+    edge.get("/canary", **{"X-API-Key": OLD_KEY, "X-Forwarded-For": "192.0.2.1"})
+    edge.get(f"/ws/audio?canary={WRONG_KEY}")
+    assert logged_keys(edge.stack) == []
+    said = edge.stack.compose("logs", "--no-color", "edge", "gateway-service").stdout
+    assert [each for each in ("canary", "192.0.2.1", ORIGIN) if each in said] == []
+
+
+NO_KEYS = (
+    "EDGE_API_KEY: expected a key, or several separated by commas, each of 32 to 128 letters,"
+    " digits, '-' or '_'"
+)
+NO_ORIGINS = "ORIGIN_ALLOWLIST: expected the origins whose pages may connect; it is empty"
+NO_PROXIES = "TRUSTED_PROXIES: expected the networks of Docker, such as 172.16.0.0/12; it is empty"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"EDGE_API_KEY": ""}, NO_KEYS),
+        ({"EDGE_API_KEY": f"{KEY},too-short"}, NO_KEYS),
+        ({"EDGE_API_KEY": f"{KEY},"}, NO_KEYS),
+        ({"EDGE_API_KEY": f"{KEY}|.*"}, NO_KEYS),
+        (
+            {"EDGE_API_KEY_FILE": __file__},
+            "EDGE_API_KEY, EDGE_API_KEY_FILE: expected one of the two, not both",
+        ),
+        ({"ORIGIN_ALLOWLIST": ""}, NO_ORIGINS),
+        ({"TRUSTED_PROXIES": ""}, NO_PROXIES),
+        ({"EDGE_HOST": "a.example }"}, "EDGE_HOST: expected one host name in lower case"),
+        (
+            {"EDGE_TLS_CERT_FILE": __file__},
+            "EDGE_TLS_CERT_FILE, EDGE_TLS_KEY_FILE: expected both or neither",
+        ),
+    ],
+)
+def test_it_does_not_start_without_what_it_needs(edge, wrong, said):
+    """One line says what is expected, without what was given; the exit code is 2."""
+    stack = replace(edge.stack, settings=edge.stack.settings | wrong)
+    done = stack.compose("run", "--rm", "--no-deps", "--no-TTY", "edge")
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if line.startswith("edge:")] == [
+        f"edge: {said}"
+    ]
+    assert KEY not in done.stdout + done.stderr
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Callable[[str], tuple[Path, Path]]:
+    """Return `certificate(name)`, which makes the two files that an operator has."""
+
+    def make(name: str) -> tuple[Path, Path]:
+        key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(minutes=5))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        paths = tmp_path / "tls.crt", tmp_path / "tls.key"
+        paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        paths[1].write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return paths
+
+    return make
+
+
+def test_an_operator_brings_a_certificate_and_the_key_in_files(edge, certificate, tmp_path):
+    """With files in place of variables the edge serves that certificate and takes that key."""
+    tls_certificate, tls_key = certificate("localhost")
+    api_key = tmp_path / "api-key"
+    api_key.write_text(f"{KEY}\n")
+    files = {
+        "EDGE_API_KEY": "",
+        "EDGE_API_KEY_FILE": str(api_key),
+        "EDGE_TLS_CERT_FILE": str(tls_certificate),
+        "EDGE_TLS_KEY_FILE": str(tls_key),
+    }
+    stack = replace(edge.stack, settings=edge.stack.settings | files)
+    recreate(stack)
+    try:
+        own = Edge(stack, ssl.create_default_context(cafile=str(tls_certificate)))
+        with own.connect(**with_key()) as client:
+            assert json.loads(client.recv(ANSWER_SECONDS))["status"] == "connected"
+        assert own.refusal(**with_key(OLD_KEY)) == (403, "api_key_refused")
+        assert logged_keys(stack) == []
+    finally:
+        recreate(edge.stack)
+
+
+def recreate(stack: Any) -> None:
+    """Replace the edge by one with other settings, and wait until it is healthy."""
+    done = stack.compose("up", "--no-build", "--no-deps", "--wait", "edge")
+    assert done.returncode == 0, done.stderr + stack.logs("edge")
