@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]
 
 GO_FORWARD = Path(__file__).parent.parent / "samples" / "go-forward-ten-meters.raw"
 LARGEST = 1_572_864 - 44
+CHUNK = 65_536
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,30 @@ def test_largest_utterance_is_stored_whole(url, topics):
     pcm = random.Random(7).randbytes(LARGEST)  # noqa: S311 - any samples will do
     receipt = speak(url, pcm)
     assert topics.audio(receipt["correlation_id"]).payload.audio_bytes == wav.wrap(pcm)
+
+
+async def send_whole(url: str, pcm: bytes) -> tuple[dict, int | None]:
+    """Send samples in chunks and no `done`; return the answer and the close code."""
+    async with connect(url, compression=None) as connection:
+        await connection.recv()
+        for start in range(0, len(pcm), CHUNK):
+            await connection.send(pcm[start : start + CHUNK])
+        final = json.loads(await connection.recv())
+        await connection.wait_closed()
+        return final, connection.close_code
+
+
+def test_one_sample_more_than_the_largest_utterance_is_refused(url):
+    """The answer names the limit and what there was; it comes without waiting for `done`."""
+    pcm = random.Random(8).randbytes(LARGEST + 2)  # noqa: S311 - any samples will do
+    final, close_code = asyncio.run(send_whole(url, pcm))
+    assert (final["code"], final["stored"], final["limit"], final["observed"], close_code) == (
+        "audio_too_long",
+        "no",
+        LARGEST,
+        LARGEST + 2,
+        1009,
+    )
 
 
 def test_receipt_names_where_the_record_is(url, topics):

@@ -79,12 +79,14 @@ class Refused(StreamError):
 
     Attributes:
         status: the HTTP status.
+        code: the gateway's name for it, or the status' own where a proxy refused.
         retryable: whether the same request may succeed later.
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(f"refused with HTTP {status} {code}: {message}".rstrip(": "))
         self.status = status
+        self.code = code
         self.retryable = status == 429 or status >= 500  # noqa: PLR2004 - HTTP's own numbers
 
 

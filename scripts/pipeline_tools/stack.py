@@ -84,6 +84,17 @@ class Process:
         """Send a signal, unless the process has ended."""
         self._process.send_signal(number)
 
+    def wait(self, seconds: float) -> int:
+        """Wait for the process to end by itself, and return its exit code.
+
+        Raises:
+            StackError: if it goes on for longer.
+        """
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise self._failed(f"has not ended in {seconds:g} s") from None
+
     def stop(self) -> int:
         """End the process, by force if it does not end when asked, and return its exit code."""
         self._process.terminate()

@@ -202,6 +202,26 @@ def test_a_dead_letter_is_the_record_as_it_came_with_its_reason():
     assert scene.broker.records(TEXT) == ()
 
 
+def test_a_dead_letter_that_is_too_large_tells_where_the_record_lay():
+    """Neither key nor headers of the record: any of them may be what makes it too large."""
+    scene = Scene()
+    record = scene.put_raw(b"none", correlation_id="c")
+    scene.errors = [DeliveryError(stored="no", permanent=True, reason="MSG_SIZE_TOO_LARGE")]
+    (line,) = scene.handle(record)
+    (letter,) = scene.broker.records(DEAD)
+    assert (letter.key, letter.value, letter.headers) == (
+        b"",
+        b"",
+        {
+            "dlq_reason": "not_avro",
+            "dlq_partition": "0",
+            "dlq_offset": str(record.offset),
+            "dlq_omitted": "too_large",
+        },
+    )
+    assert (line["outcome"], line["reason"]) == ("dead_letter", "not_avro")
+
+
 @pytest.mark.parametrize(
     ("outcome", "reason"),
     [

@@ -1,6 +1,7 @@
 """A record is stored, however often the broker has to be asked."""
 
 import asyncio
+from functools import partial
 
 import pytest
 from speech_asr.errors import Reason, Unprocessable
@@ -10,8 +11,15 @@ from speech_lib.records import Record
 from speech_lib.testing.fakes import FakeBroker, FakeProducer
 
 RECORD = Record("t", b"key", b"value", {"name": "text"})
+EMPTY = Record("t", b"", b"", {})
 LATER = DeliveryError(stored="unknown", permanent=False, reason="_MSG_TIMED_OUT")
 NEVER = DeliveryError(stored="no", permanent=True, reason="TOPIC_AUTHORIZATION_FAILED")
+TOO_LARGE = DeliveryError(stored="no", permanent=True, reason="MSG_SIZE_TOO_LARGE")
+
+
+def dead_letters(outbox):
+    """Return what stores a record as a dead letter."""
+    return partial(outbox.store_dead_letter, empty=EMPTY)
 
 
 def attempt(store, *errors):
@@ -33,7 +41,7 @@ def attempt(store, *errors):
 
 @pytest.mark.parametrize(
     ("store", "condition"),
-    [(lambda box: box.store_text, "texts"), (lambda box: box.store_dead_letter, "dead_letters")],
+    [(lambda box: box.store_text, "texts"), (dead_letters, "dead_letters")],
     ids=["text", "dead letter"],
 )
 def test_a_record_is_tried_until_the_broker_has_it(store, condition):
@@ -58,7 +66,19 @@ def test_a_text_that_is_refused_for_good_is_given_up():
 
 def test_a_dead_letter_is_never_given_up():
     """It has no other place: somebody has to permit it."""
-    assert attempt(lambda box: box.store_dead_letter, NEVER) == (
+    assert attempt(dead_letters, NEVER) == (
         [b"value"],
         [("dead_letters", False, "TOPIC_AUTHORIZATION_FAILED"), ("dead_letters", True, "")],
+    )
+
+
+def test_a_dead_letter_that_is_too_large_is_stored_without_its_content():
+    """It would be too large for ever; without content it, too, is tried until the broker has it."""
+    assert attempt(dead_letters, LATER, TOO_LARGE, LATER) == (
+        [b""],
+        [
+            ("dead_letters", False, "_MSG_TIMED_OUT"),
+            ("dead_letters", False, "_MSG_TIMED_OUT"),
+            ("dead_letters", True, ""),
+        ],
     )

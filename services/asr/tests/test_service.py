@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -307,6 +308,19 @@ def test_readiness_follows_the_service(topics):
         asr.wait_for("ready")
         assert readiness(port) == (200, {"status": "ready"})
         assert asr.stop() == 0
+
+
+@pytest.mark.pipeline
+def test_how_late_the_event_loop_is_can_be_seen(topics):
+    """Measured from the start on, on the operations port."""
+    with service(**topics.variables) as asr:
+        port = asr.wait_for("listening")["ops_port"]
+        asr.wait_for("ready")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            page = answer.read().decode()
+    counted = re.search(r"^asr_loop_lag_seconds_count (\S+)$", page, re.MULTILINE)
+    assert counted is not None
+    assert float(counted[1]) > 0
 
 
 @pytest.mark.pipeline

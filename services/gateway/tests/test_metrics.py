@@ -26,14 +26,32 @@ async def test_a_session_is_counted():
         assert value("speech_gateway_store_seconds_count") == 1
 
 
-def test_each_server_has_a_registry_of_its_own():
-    """Two servers in one process do not share counters, and nothing of the process is exposed."""
+def test_each_gateway_has_a_registry_of_its_own():
+    """Two gateways in one process do not share counters."""
     first, second = Metrics(), Metrics()
     first.sessions_live.inc()
+    assert second.registry.get_sample_value("speech_gateway_sessions_live") == 0
+
+
+def test_what_is_exposed():
+    """Metrics of the gateway and of its process; what the interpreter is, is nobody's business."""
     names = {
         line.split()[2]
-        for line in generate_latest(second.registry).decode().splitlines()
+        for line in generate_latest(Metrics().registry).decode().splitlines()
         if line.startswith("# TYPE")
     }
-    assert second.registry.get_sample_value("speech_gateway_sessions_live") == 0
-    assert all(name.startswith("speech_gateway_") for name in names)
+    assert {"speech_gateway_loop_lag_seconds", "process_resident_memory_bytes"} <= names
+    assert all(name.startswith(("speech_gateway_", "process_")) for name in names)
+
+
+def test_a_lag_of_the_loop_is_resolved_to_milliseconds():
+    """A timer that was 4 ms late is told from one that was 2 ms late."""
+    metrics = Metrics()
+    for seconds in (0.002, 0.004):
+        metrics.loop_lag_seconds.observe(seconds)
+    value = metrics.registry.get_sample_value
+    up_to = {
+        bound: value("speech_gateway_loop_lag_seconds_bucket", {"le": bound})
+        for bound in ("0.001", "0.002", "0.003", "0.005")
+    }
+    assert up_to == {"0.001": 0, "0.002": 1, "0.003": 1, "0.005": 2}

@@ -142,6 +142,27 @@ async def test_the_slot_outlives_the_connection_while_audio_waits():
         await until(lambda: server.live == 0)
 
 
+async def test_the_slot_is_free_as_soon_as_the_connection_is_lost(monkeypatch):
+    """A client that has its receipt and comes back at once finds its place, however busy it is."""
+    lost, lives = GatewayConnection.connection_lost, []
+
+    async with run_server(max_connections=1) as server:
+
+        def lost_and_looked(self, exc):
+            lost(self, exc)
+            lives.append(server.live)
+
+        monkeypatch.setattr(GatewayConnection, "connection_lost", lost_and_looked)
+        async with raw_client(server.port) as client:
+            assert server.live == 1
+            client.send(Frame(Opcode.BINARY, PCM), Frame(Opcode.TEXT, b'{"event":"done"}'))
+            while (frame := await client.read_frame()).opcode is not Opcode.CLOSE:
+                pass
+            client.send(frame)
+        await until(lambda: lives != [])
+        assert lives == [0]
+
+
 async def test_the_slot_outlives_the_answer_while_tcp_is_open():
     """A client that is told its receipt and does not close keeps its slot until it is cut."""
     config = replace(CONFIG, close_timeout=0.3)

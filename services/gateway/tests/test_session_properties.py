@@ -57,7 +57,7 @@ def published(
 
 
 # The machine may be busy: how long an example takes says nothing.
-@settings(deadline=None)
+@settings(deadline=None, max_examples=1000)
 @given(recordings, st.lists(st.integers(0, MAX_AUDIO + 20)), endings, st.booleans())
 def test_how_an_utterance_is_cut_changes_nothing(data, points, end, fill) -> None:
     """The same bytes end the same way and publish the same samples, whatever the messages were."""

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from speech_lib import looplag
 from speech_lib.consumer import RecordConsumer
 from speech_lib.errors import ConfigError, RegistryUnavailable
 from speech_lib.events import AudioInputEvent, TextRecognizedEvent
@@ -63,6 +64,7 @@ async def run(settings: AsrSettings, signals: StopSignals) -> None:
         health.set(condition, ok, reason, now=clock())
 
     async with AsyncExitStack() as stack:
+        in_background(looplag.measure(metrics.loop_lag_seconds.observe), stack)
         await _listen(settings, health, metrics, stack)
         in_background(_announce_drain(signals, health, clock), stack)
         parts = await _start(settings, metrics, report, signals, stack)

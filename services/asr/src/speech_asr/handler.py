@@ -143,14 +143,12 @@ class Handler:
         self._metrics.recognition_seconds.observe(seconds)
 
     async def _bury(self, record: ReceivedRecord, reason: Reason) -> None:
-        """Store the record as it came in the dead-letter topic."""
+        """Store the record as it came in the dead-letter topic, or as much of it as fits."""
+        topic, why = self._topics.dead_letter, reason.value
+        whole = headers.for_dead_letter(record, reason=why)
         await self._outbox.store_dead_letter(
-            Record(
-                topic=self._topics.dead_letter,
-                key=record.key,
-                value=record.value,
-                headers=headers.for_dead_letter(record, reason=reason.value),
-            )
+            Record(topic, record.key, record.value, whole),
+            empty=Record(topic, b"", b"", headers.for_empty_dead_letter(record, reason=why)),
         )
         self._metrics.utterances.labels("dead_letter").inc()
         self._metrics.dead_letters.labels(reason.value).inc()

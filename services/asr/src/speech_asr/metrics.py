@@ -1,9 +1,11 @@
 """What the service counts, for Prometheus; labels are bounded.
 
-`handler`, `pool` and `pipeline` report here, the operations port shows it.
+`handler`, `pool` and `pipeline` report here, `__main__` the lag of the event loop; the operations
+port shows it.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from speech_lib.looplag import LAG_SECONDS
 
 from speech_asr.errors import Reason
 
@@ -42,6 +44,12 @@ class Metrics:
         self.workers_replaced = Counter(
             "asr_workers_replaced",
             "Worker processes that failed and were replaced.",
+            registry=self.registry,
+        )
+        self.loop_lag_seconds = Histogram(
+            "asr_loop_lag_seconds",
+            "How late the event loop ran a timer, of ten a second.",
+            buckets=LAG_SECONDS,
             registry=self.registry,
         )
         for reason in Reason:  # so that a rate can be seen from the first one on

@@ -19,6 +19,7 @@ Report = Callable[[str, bool, str], None]
 
 _FIRST_WAIT_SECONDS = 0.2
 _LONGEST_WAIT_SECONDS = 5.0
+_TOO_LARGE = frozenset({"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"})
 _log = get_logger(__name__)
 
 
@@ -63,9 +64,18 @@ class Outbox:
             self._report(Condition.TEXTS, False, refusal.reason)
             raise Unprocessable(Reason.RESULT_REFUSED) from None
 
-    async def store_dead_letter(self, record: Record) -> None:
-        """Store a dead letter; even a refusal is waited out, as it has no other place to go."""
-        await self._store(record, Condition.DEAD_LETTERS, again=lambda _: True)
+    async def store_dead_letter(self, record: Record, empty: Record) -> None:
+        """Store a dead letter, or `empty` in its place where the broker finds it too large.
+
+        A record that fills the limit of its topic, or is compressed beyond it, leaves no room to
+        say why it is a dead letter; waiting would stop its partition for good. Any other refusal is
+        waited out, as there is no other place to put it.
+        """
+        condition = Condition.DEAD_LETTERS
+        try:
+            await self._store(record, condition, again=lambda error: error.reason not in _TOO_LARGE)
+        except DeliveryError:
+            await self._store(empty, condition, again=lambda _: True)
 
     async def _store(
         self, record: Record, condition: Condition, again: Callable[[DeliveryError], bool]

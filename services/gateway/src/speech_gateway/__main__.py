@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
+from speech_lib import looplag
 from speech_lib.config import unusable_address
 from speech_lib.errors import RegistryUnavailable
 from speech_lib.events import AudioInputEvent
@@ -55,6 +56,7 @@ async def run(settings: GatewaySettings, signals: StopSignals) -> None:
     health = Health(("broker", "schema"), clock())
     metrics = Metrics()
     async with AsyncExitStack() as stack:
+        in_background(looplag.measure(metrics.loop_lag_seconds.observe), stack)
         parts = _build(settings, stack)
         server = GatewayServer(
             config=server_config(settings),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,10 +64,19 @@ class Store(Protocol):
 
 
 class Conversation:
-    """One client's session over one connection."""
+    """One client's session over one connection.
+
+    Calls `on_ended` before it closes the connection: the session has ended then and holds no audio.
+    A client that sees the close may come back before this conversation's task has its last turns.
+    """
 
     def __init__(
-        self, connection: GatewayConnection, session: Session, context: Context, store: Store
+        self,
+        connection: GatewayConnection,
+        session: Session,
+        context: Context,
+        store: Store,
+        on_ended: Callable[[], None],
     ) -> None:
         self.session = session
         self.ack_seconds: float | None = None
@@ -75,6 +84,7 @@ class Conversation:
         self._connection = connection
         self._context = context
         self._store = store
+        self._on_ended = on_ended
         self._loop = asyncio.get_running_loop()
         self._owed: deque[Action] = deque(session.start())
         self._news = asyncio.Event()
@@ -176,10 +186,10 @@ class Conversation:
                 pending = self._publish(utterance)
                 del utterance  # only the producer holds the audio while it is on its way
                 self._owe(await self._answer(pending))
-            case Close(code, reason, abort=True):
-                await self._connection.cut(code, reason)
-            case Close(code, reason):
-                await self._connection.close(code, reason)
+            case Close(code, reason, abort):
+                self._on_ended()
+                close = self._connection.cut if abort else self._connection.close
+                await close(code, reason)
 
     async def _send(self, text: str) -> None:
         with contextlib.suppress(ConnectionClosed):  # gone: its end comes through the reader

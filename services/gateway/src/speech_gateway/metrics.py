@@ -1,17 +1,21 @@
-"""The gateway's metrics, in Prometheus' conventions. Written by the server, read on `/metrics`.
+"""The gateway's metrics, in Prometheus' conventions. Read on `/metrics`.
+
+Written by the server, the lag of its loop by what `__main__` runs beside it, and memory,
+processor time and open files of the process by the library's own collector.
 
 Every label value comes from a closed list of ours, never from a client.
 """
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from speech_lib.looplag import LAG_SECONDS
 
 _STORE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
-    """What the server counts, on a registry of its own."""
+    """What the gateway counts, on a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -39,3 +43,10 @@ class Metrics:
             buckets=_STORE_SECONDS,
             registry=registry,
         )
+        self.loop_lag_seconds = Histogram(
+            "speech_gateway_loop_lag_seconds",
+            "How late the event loop ran a timer, of ten a second.",
+            buckets=LAG_SECONDS,
+            registry=registry,
+        )
+        ProcessCollector(registry=registry)

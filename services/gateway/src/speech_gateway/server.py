@@ -10,6 +10,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -206,12 +207,12 @@ class GatewayServer:
         if slot is None or slot.free:
             return  # lost between its 101 and now
         slot.hold()
-        try:
-            await self._converse(connection)
-        finally:
-            slot.release()
+        with ExitStack() as held:
+            held.callback(slot.release)
+            await self._converse(connection, held)
 
-    async def _converse(self, connection: GatewayConnection) -> None:
+    async def _converse(self, connection: GatewayConnection, held: ExitStack) -> None:
+        """Lead one session to its end; `held` is closed as soon as it holds no audio any more."""
         loop = asyncio.get_running_loop()
         context = self._context(connection)
         session = Session(
@@ -220,17 +221,18 @@ class GatewayServer:
             loop.time(),
             fill_at_limit=self.config.fill_at_limit,
         )
-        conversation = Conversation(connection, session, context, self.store)
+        conversation = Conversation(connection, session, context, self.store, held.close)
         self._conversations.add(conversation)
         self.metrics.sessions_live.inc()
         if self._drain_at is not None:
             conversation.drain(self._drain_at)
-        try:
-            await conversation.run()
-        finally:
-            self._conversations.discard(conversation)
-            self.metrics.sessions_live.dec()
-            self._report(conversation)
+        held.callback(self._note_end, conversation)
+        await conversation.run()
+
+    def _note_end(self, conversation: Conversation) -> None:
+        self._conversations.discard(conversation)
+        self.metrics.sessions_live.dec()
+        self._report(conversation)
 
     def _context(self, connection: GatewayConnection) -> Context:
         request = connection.request
