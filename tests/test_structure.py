@@ -20,7 +20,7 @@ MEMBERS = {
 SERVICES = ("speech_gateway", "speech_asr")
 
 WEBSOCKETS = {"speech_gateway.server", "speech_gateway.connection", "speech_gateway.conversation"}
-KAFKA_CLIENTS = {"speech_lib.producer", "speech_lib.consumer", "speech_lib.topics"}
+KAFKA_CLIENTS = {"speech_lib.generation", "speech_lib.consumer", "speech_lib.topics"}
 CLIENT_CLASSES = ("Producer", "Consumer", "AdminClient")
 
 PURE = {

@@ -102,7 +102,6 @@ def test_a_refusal_is_for_good(name, stored):
     [
         "_MSG_TIMED_OUT",
         "_TRANSPORT",
-        "_PURGE_INFLIGHT",
         "REQUEST_TIMED_OUT",
         "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
         "KAFKA_STORAGE_ERROR",

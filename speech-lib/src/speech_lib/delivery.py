@@ -11,9 +11,9 @@
 | stored by an earlier try, the broker does not say where (`nowhere`) | unknown | no | at once |
 
 What passes (a leader that moves, too few replicas, a broken connection) is tried again by
-librdkafka until `delivery.timeout.ms`, in order and without duplicates; nobody else tries a record
-again. "In time" is within that and two seconds: librdkafka looks for timeouts once a second, and
-the statistics that `transmission` waits for take half a second.
+librdkafka until `producer` gives it up, in order and without duplicates; nobody else tries a record
+again. "In time" is within the delivery timeout and two seconds: the statistics that `transmission`
+waits for take half a second, where nothing was sent twice that.
 
 A refusal is about the try that was refused. That an earlier try of the same record was stored, its
 answer lost, and the right to write taken away in the seconds between is not looked for: the answer
@@ -48,6 +48,10 @@ REFUSED_FOR_GOOD = frozenset(
 )
 """What a broker, or the library before it, refuses whole and would refuse again."""
 
+TIMED_OUT = "_MSG_TIMED_OUT"
+_GIVEN_UP = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
+"""How librdkafka calls what `producer` gives up because it is overdue."""
+
 
 def delivery_error(error: KafkaError, stored: Certainty) -> DeliveryError:
     """Say what a Kafka error means for a record.
@@ -58,9 +62,13 @@ def delivery_error(error: KafkaError, stored: Certainty) -> DeliveryError:
             refusal says `no` in any case; a timeout or a broken connection says nothing.
     """
     permanent = error.code() in REFUSED_FOR_GOOD
-    return DeliveryError(
-        stored="no" if permanent else stored, permanent=permanent, reason=error.name()
-    )
+    reason = TIMED_OUT if error.code() in _GIVEN_UP else error.name()
+    return DeliveryError(stored="no" if permanent else stored, permanent=permanent, reason=reason)
+
+
+def overdue() -> DeliveryError:
+    """Say what it means that a record may have been sent, and was not confirmed in time."""
+    return DeliveryError(stored="unknown", permanent=False, reason=TIMED_OUT)
 
 
 def nowhere() -> DeliveryError:
@@ -83,8 +91,12 @@ def producer_config(
         "enable.idempotence": True,  # brings acks=all and keeps retries from storing twice
         "acks": "all",
         "linger.ms": 0,
-        # An utterance is one record: batching would only delay the answer.
-        "delivery.timeout.ms": delivery_ms,
+        # Never: librdkafka, where it times a record out, goes on under a new epoch, and brokers do
+        # not know again what it then sends once more, of any partition: it is stored twice
+        # (confluentinc/librdkafka#4953). So `producer` keeps the time, and takes a new one instead.
+        "delivery.timeout.ms": 0,
+        # Of several requests under way, those behind one that fails bring a new epoch likewise.
+        "max.in.flight.requests.per.connection": 1,
         # A silent leader is given up early enough to try the next one within the time.
         "request.timeout.ms": max(1_000, delivery_ms // 3),
         "socket.timeout.ms": max(1_000, delivery_ms // 3),

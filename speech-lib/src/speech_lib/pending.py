@@ -4,6 +4,7 @@ Used by `producer`. Touches no network.
 """
 
 import asyncio
+import math
 import threading
 from contextlib import suppress
 
@@ -17,20 +18,21 @@ class Pending:
     """The records handed to one librdkafka producer and not yet answered; thread-safe."""
 
     def __init__(self) -> None:
-        self._futures: set[asyncio.Future[Stored]] = set()
+        self._deadlines: dict[asyncio.Future[Stored], float] = {}
+        self._over = False
         self._lock = threading.Lock()
 
-    def add(self, future: asyncio.Future[Stored]) -> None:
-        """Have a sender wait."""
+    def add(self, future: asyncio.Future[Stored], deadline: float) -> bool:
+        """Have a sender wait until `deadline`; tell whether that is possible still."""
         with self._lock:
-            self._futures.add(future)
+            if not self._over:
+                self._deadlines[future] = deadline
+            return not self._over
 
     def forget(self, future: asyncio.Future[Stored]) -> bool:
         """Tell whether a sender was still waiting; it is not from now on."""
         with self._lock:
-            waited = future in self._futures
-            self._futures.discard(future)
-        return waited
+            return self._deadlines.pop(future, None) is not None
 
     def settle(self, future: asyncio.Future[Stored], outcome: Outcome) -> None:
         """Answer one sender on its own loop, unless it has been answered."""
@@ -40,14 +42,23 @@ class Pending:
             future.get_loop().call_soon_threadsafe(_resolve, future, outcome)
 
     def settle_all(self, outcome: DeliveryError) -> None:
-        """Answer every sender alike."""
+        """Answer every sender alike, and take no more."""
+        with self._lock:
+            self._over = True
         for future in self.waiting():
             self.settle(future, outcome)
 
     def waiting(self) -> list[asyncio.Future[Stored]]:
         """Return what is not answered yet."""
         with self._lock:
-            return list(self._futures)
+            return list(self._deadlines)
+
+    def take_overdue(self, now: float) -> list[asyncio.Future[Stored]]:
+        """Return who has waited for too long, each once; they still wait."""
+        with self._lock:
+            late = [future for future, deadline in self._deadlines.items() if deadline <= now]
+            self._deadlines.update(dict.fromkeys(late, math.inf))
+        return late
 
 
 def _resolve(future: asyncio.Future[Stored], outcome: Outcome) -> None:

@@ -1,135 +1,35 @@
-"""Send records and know whether the broker has them: the one place that produces to Kafka.
+"""Send records and know whether the broker has them: with `generation`, all that produces to Kafka.
 
 The gateway and the recogniser each build one `RecordProducer` in their `run` and await `send`.
-Below lies the plain `confluent_kafka.Producer`: its calls do not block, a thread polls it, and
-every answer is carried to the sender's event loop by `call_soon_threadsafe`.
+Below, in `generation`, lies the plain `confluent_kafka.Producer`: its calls do not block, a thread
+polls it, and every answer is carried to the sender's event loop by `call_soon_threadsafe`.
 
 An idempotent producer can fail for good (KIP-98: for example out of order sequence numbers after a
 broker lost its log). librdkafka then calls no delivery callback any more and refuses every record.
 So whatever was pending is failed with `stored="unknown"`, a new producer takes over, and `healthy`
-is false meanwhile. What each error means is in `delivery`; whether a record that failed may have
-left at all is found out by `transmission`.
+is false meanwhile.
+
+Nor may it time records out, because then it would store others twice (see `delivery`). As soon as
+one is overdue, new records go to a new producer, and the old one ends when all that it was given
+are answered. What each error means is in `delivery`; whether a record that failed may have left at
+all is found out by `transmission`.
 """
 
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException
 
-from speech_lib.delivery import REFUSED_FOR_GOOD, delivery_error, nowhere, producer_config
-from speech_lib.errors import BrokerUnavailable, Certainty, DeliveryError, TopicMissing
-from speech_lib.kafka import ClientConfig, KafkaSettings, client_logger
-from speech_lib.pending import Outcome, Pending
+from speech_lib.delivery import REFUSED_FOR_GOOD, TIMED_OUT, producer_config
+from speech_lib.errors import BrokerUnavailable, DeliveryError, TopicMissing
+from speech_lib.generation import Generation
+from speech_lib.kafka import KafkaSettings
 from speech_lib.records import Record, Stored
-from speech_lib.transmission import Transmissions
 
-_POLL_SECONDS = 0.2
 _REBUILD_SECONDS = 0.5
 _log = logging.getLogger(__name__)
-
-DeliveryCallback = Callable[[KafkaError | None, Message], None]
-
-
-class _Reports:
-    """Answers senders as librdkafka's delivery reports say.
-
-    It knows no librdkafka producer: reports that never come would keep that one alive for good.
-    """
-
-    def __init__(self) -> None:
-        self.pending = Pending()
-        self.transmissions = Transmissions()
-
-    def callback(self, future: asyncio.Future[Stored]) -> DeliveryCallback:
-        """Return what is to be called with the report for a record about to be handed over."""
-        return partial(self._take, future, self.transmissions.mark())
-
-    def _take(
-        self, future: asyncio.Future[Stored], mark: str, error: KafkaError | None, message: Message
-    ) -> None:
-        """Answer at once, or as soon as it is known whether the record may have left."""
-        if error is None:
-            self.pending.settle(future, _receipt(message))
-        elif error.code() in REFUSED_FOR_GOOD:
-            self._fail(future, error, "unknown")
-        else:
-            self.transmissions.judge(mark, time.monotonic(), partial(self._fail, future, error))
-
-    def _fail(self, future: asyncio.Future[Stored], error: KafkaError, stored: Certainty) -> None:
-        self.pending.settle(future, delivery_error(error, stored))
-
-
-class _Generation:
-    """One librdkafka producer, who waits for it, and what it last complained of."""
-
-    def __init__(self, config: ClientConfig) -> None:
-        self.reports = _Reports()
-        self.pending = self.reports.pending
-        self.trouble = _Trouble()
-        callbacks = {"error_cb": self.trouble.note, "stats_cb": self.reports.transmissions.note}
-        self.client = Producer({**config, **callbacks}, logger=client_logger("producer"))
-
-    def produce(self, record: Record) -> asyncio.Future[Stored]:
-        """Hand a record over; the future is answered by `serve` on the thread."""
-        future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-        # Known before it is handed over, so that no fatal error in between can miss it.
-        self.pending.add(future)
-        try:
-            self.client.produce(
-                record.topic,
-                key=record.key,
-                value=record.value,
-                headers=[(name, text.encode()) for name, text in record.headers.items()],
-                on_delivery=self.reports.callback(future),
-            )
-        except BufferError:
-            self.pending.forget(future)
-            raise DeliveryError(stored="no", permanent=False, reason="_QUEUE_FULL") from None
-        except KafkaException as refusal:
-            self.pending.forget(future)
-            self.trouble.note(refusal.args[0])
-            raise delivery_error(refusal.args[0], "no") from None
-        return future
-
-    def serve(self) -> None:
-        """Call back whoever has an answer; wait a little for one."""
-        try:
-            self.client.poll(_POLL_SECONDS)
-        except KafkaException as error:  # so it ends when the producer has failed for good
-            self.trouble.note(error.args[0])
-        self.reports.transmissions.expire(time.monotonic())
-
-    def dispose(self, reason: str) -> None:
-        """Give up: fail who still waits."""
-        self.pending.settle_all(DeliveryError(stored="unknown", permanent=False, reason=reason))
-        with suppress(KafkaException):
-            self.client.purge(blocking=False)
-
-
-class _Trouble:
-    """What librdkafka reported apart from any record."""
-
-    def __init__(self) -> None:
-        self.fatal: str | None = None
-        self.last: str | None = None
-
-    def note(self, error: KafkaError) -> None:
-        self.last = error.name()
-        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
-            self.fatal = self.fatal or error.name()
-
-
-def _receipt(message: Message) -> Outcome:
-    """Return where a record is."""
-    topic, partition, offset = message.topic(), message.partition(), message.offset()
-    if topic is None or partition is None or offset is None or offset < 0:
-        return nowhere()
-    return Stored(topic, partition, offset)
 
 
 def _require_topic(topic: str, error: KafkaError | None) -> None:
@@ -171,7 +71,9 @@ class RecordProducer:
             kafka, client_id=client_id, delivery_timeout=delivery_timeout, queue_bytes=queue_bytes
         )
         self.on_failure: Callable[[], None] = _nobody_asked
-        self._generation: _Generation | None = _Generation(self._config)
+        self._delivery_timeout = delivery_timeout
+        self._generation: Generation | None = self._build()
+        self._fading: list[Generation] = []
         self._accepting = True
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kafka-producer", daemon=True)
@@ -237,8 +139,11 @@ class RecordProducer:
         await asyncio.to_thread(self._thread.join)
 
     def _waiting(self) -> list[asyncio.Future[Stored]]:
-        generation = self._generation
-        return generation.pending.waiting() if generation is not None else []
+        current = [self._generation] if self._generation is not None else []
+        return [each for one in (*current, *self._fading) for each in one.pending.waiting()]
+
+    def _build(self) -> Generation:
+        return Generation(self._config, self._delivery_timeout)
 
     def _run(self) -> None:
         """Serve librdkafka until closed, whatever happens; runs on the thread."""
@@ -248,13 +153,16 @@ class RecordProducer:
             except Exception as error:  # noqa: BLE001  # nobody would answer the senders any more
                 _log.warning("producer thread goes on after %s", type(error).__name__)
                 self._closing.wait(_REBUILD_SECONDS)
+        for each in self._fading:
+            each.dispose("_DESTROY")
         if self._generation is not None:
             self._retire(self._generation, "_DESTROY")
 
     def _turn(self) -> None:
+        self._serve_fading()
         generation = self._generation
         if generation is None:
-            self._generation = _Generation(self._config)
+            self._generation = self._build()
             _log.warning("producer has been replaced")
             return
         generation.serve()
@@ -262,7 +170,20 @@ class RecordProducer:
             _log.warning("producer failed for good: %s", generation.trouble.fatal)
             self._retire(generation, generation.trouble.fatal)
             self.on_failure()
+        elif generation.give_up_overdue():
+            _log.warning("producer is replaced: a record is overdue")
+            self._fading.append(generation)
+            self._generation = self._build()
 
-    def _retire(self, generation: _Generation, reason: str) -> None:
+    def _serve_fading(self) -> None:
+        """Serve those that take no more records, until all that they were given are answered."""
+        for each in list(self._fading):
+            each.serve(0)
+            each.give_up_overdue()
+            if each.trouble.fatal is not None or not each.pending.waiting():
+                self._fading.remove(each)
+                each.dispose(each.trouble.fatal or TIMED_OUT)
+
+    def _retire(self, generation: Generation, reason: str) -> None:
         self._generation = None
         generation.dispose(reason)
