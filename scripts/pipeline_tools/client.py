@@ -12,7 +12,6 @@ import json
 import os
 import socket
 import ssl
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -27,10 +26,10 @@ from websockets.exceptions import (
     InvalidURI,
 )
 
-from pipeline_tools.audio import BYTES_PER_SECOND, SAMPLE_BYTES
+from pipeline_tools.audio import BYTES_PER_SECOND
+from pipeline_tools.pace import Limits, Pace
 
 SUBPROTOCOL = "speech-ingress.v1"
-PACED_CHUNK_SECONDS = 0.05
 OPEN_TIMEOUT_SECONDS = 10.0
 ANSWER_TIMEOUT_SECONDS = 60.0
 """For the greeting, and from the end of the sending to the final message."""
@@ -88,16 +87,6 @@ class Refused(StreamError):
         self.status = status
         self.code = code
         self.retryable = status == 429 or status >= 500  # noqa: PLR2004 - HTTP's own numbers
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Those limits of the greeting that a sender has to keep; bytes are of PCM."""
-
-    max_chunk_bytes: int
-    max_audio_bytes: int
-    max_messages_per_second: int
-    max_session_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +313,7 @@ class _Utterance:
 
     async def _send(self, limits: Limits) -> None:
         """Send the samples, then `done`; end early where the gateway has ended it."""
-        pace = _Pace(limits)
+        pace = Pace(limits)
         try:
             while self._sent < len(self._pcm):
                 end = self._sent + pace.chunk_bytes(hurry=self._hurry.is_set())
@@ -337,33 +326,3 @@ class _Utterance:
             self._complete = True
         except ConnectionClosed:
             pass  # the listener knows why
-
-
-class _Pace:
-    """When the next chunk may go: as a microphone would give it, and within the limits."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._largest = limits.max_chunk_bytes
-        self._rate = limits.max_messages_per_second
-        seconds = max(PACED_CHUNK_SECONDS, 1 / self._rate)
-        whole = int(seconds * BYTES_PER_SECOND) // SAMPLE_BYTES * SAMPLE_BYTES
-        self._paced_bytes = min(max(whole, SAMPLE_BYTES), self._largest)
-        self._started = time.monotonic()
-        self._spoken = 0
-        self._messages = 0
-
-    def chunk_bytes(self, *, hurry: bool) -> int:
-        """Return how large the next chunk is."""
-        return self._largest if hurry else self._paced_bytes
-
-    async def wait(self, size: int, hurry: asyncio.Event) -> None:
-        """Wait until a chunk of this size may be sent; in a hurry it need not be "spoken" first."""
-        # A bucket of `rate` messages, refilled at that rate; never more than it holds.
-        permitted = self._started + (self._messages - self._rate + 1) / self._rate
-        self._messages += 1
-        self._spoken += size
-        if not hurry.is_set():
-            spoken = self._started + self._spoken / BYTES_PER_SECOND
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(hurry.wait(), max(0.0, spoken - time.monotonic()))
-        await asyncio.sleep(max(0.0, permitted - time.monotonic()))

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import docker  # type: ignore[import-untyped]
 from docker.errors import DockerException  # type: ignore[import-untyped]
@@ -62,14 +62,17 @@ class Project:
 
     Attributes:
         client: Docker's API.
-        files: The compose files that it is made of, from the root of the repository.
+        files: The compose files that it is made of, from the root of the repository; none: those
+            that compose loads by itself.
         ports: Host ports of what is published, by the variable that sets them.
+        settings: Further variables, as .env would set them.
         name: What every container, network and volume of it bears.
     """
 
     client: docker.DockerClient
-    files: tuple[str, ...]
-    ports: dict[str, int]
+    files: tuple[str, ...] = ()
+    ports: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
     name: str = field(default_factory=lambda: f"speech-{uuid.uuid4().hex[:8]}")
 
     def compose(
@@ -84,7 +87,7 @@ class Project:
             capture_output=True,
             text=True,
             cwd=ROOT,
-            env=kept | {name: str(port) for name, port in self.ports.items()},
+            env=kept | {name: str(port) for name, port in self.ports.items()} | self.settings,
             timeout=timeout,
         )
 
@@ -118,8 +121,11 @@ class Project:
         return ("project", self.name), ("service", service)
 
 
+ProjectT = TypeVar("ProjectT", bound=Project)
+
+
 @contextmanager
-def running(project: Project, *services: str) -> Iterator[Project]:
+def running(project: ProjectT, *services: str) -> Iterator[ProjectT]:
     """Keep services up; afterwards nothing of them is left, also where SIGTERM ends the run."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:

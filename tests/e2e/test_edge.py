@@ -279,7 +279,7 @@ def in_place_of_the_gateway(stack: Any) -> Iterator[Any]:
     assert stack.compose("stop", "gateway-service").returncode == 0
     double = stack.client.containers.create(image, ["python", "-c", PRINT_REQUEST])
     try:
-        network = stack.client.networks.get(f"{stack.project}_ingress")
+        network = stack.client.networks.get(f"{stack.name}_ingress")
         network.connect(double, aliases=["gateway-service"])
         double.start()
         says_so = retry(
