@@ -16,11 +16,13 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what talks to the broker of `pipeline`, so that it can be run on Apache Kafka too."""
+    """Mark what talks to a broker: that takes its time, and on Apache Kafka it can be run too."""
     for item in items:
-        if "pipeline" in getattr(item, "fixturenames", ()):
-            item.add_marker("pipeline")
+        fixtures = getattr(item, "fixturenames", ())
+        if "pipeline" in fixtures:
             item.add_marker("broker")
+        if "pipeline" in fixtures or "cluster" in fixtures:
+            item.add_marker("pipeline")
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,9 @@ def fenced(language: str) -> list[str]:
 
 def rows(heading: str) -> list[list[str]]:
     """Return the cells of the first table under a heading."""
-    section = DOCUMENT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    lines = iter(DOCUMENT.split(f"\n## {heading}\n")[1].splitlines())
+    lines = dropwhile(lambda line: not line.startswith("| "), lines)
+    lines = list(takewhile(lambda line: line.startswith("| "), lines))
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
