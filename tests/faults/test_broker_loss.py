@@ -13,6 +13,7 @@ from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 TOPIC = "speech.audio.ingress"
 STEADY = 20
 FELT_SECONDS = 2.0
+MUTE_TRIES = 3
 LONGEST_SECONDS = 10 + 2 + 5
 """The delivery timeout, 2 s, and what a handshake may wait besides on a busy machine."""
 
@@ -53,22 +54,28 @@ class Injector:
         self._recover(name, began)
 
     def mute(self, name: str, fault: Fault) -> None:
-        """Keep the answers of the busiest leader from the gateway for some seconds."""
-        leader = self._prepare()
-        began = time.monotonic()
-        with fault(leader):
-            time.sleep(self._crowd.chance.uniform(3, 6))
-        self._recover(name, began)
+        """Keep the answers of the busiest leader from the gateway for some seconds.
+
+        Once more where nobody felt it, because the lead had gone to another broker meanwhile.
+        """
+        for _ in range(MUTE_TRIES):
+            leader = self._prepare()
+            began = time.monotonic()
+            with fault(leader):
+                time.sleep(self._crowd.chance.uniform(3, 6))
+            if self._recover(name, began).felt_by(self._crowd):
+                return
 
     def _prepare(self) -> int:
         self._cluster.wait_until_whole(TOPIC)
         wait_for_more(self._crowd, STEADY)
         return self._cluster.busiest(TOPIC)
 
-    def _recover(self, name: str, began: float) -> None:
+    def _recover(self, name: str, began: float) -> Injury:
         self._cluster.wait_until_whole(TOPIC)
         wait_for_more(self._crowd, STEADY)
         self.injuries.append(Injury(name, began, time.monotonic()))
+        return self.injuries[-1]
 
 
 def wait_for_more(crowd: Crowd, count: int) -> None:
@@ -115,5 +122,5 @@ def test_accepted_is_stored_once_whatever_happens_to_brokers(
     print("utterances that felt it:", felt)  # noqa: T201
     assert findings == Findings()
     assert figures.accepted >= utterances
-    assert [name for name, count in felt if not count] == []
+    assert {name for name, _ in felt} == {name for name, count in felt if count}
     assert figures.longest_seconds < LONGEST_SECONDS
