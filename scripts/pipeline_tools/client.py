@@ -238,7 +238,8 @@ class _Utterance:
             await asyncio.wait({listener, sender}, return_when=asyncio.FIRST_COMPLETED)
             if sender.done():
                 sender.result()  # raises what is a defect of ours
-            final = await asyncio.wait_for(listener, ANSWER_TIMEOUT_SECONDS)
+            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                final = await listener
         except TimeoutError:
             raise NoAnswer(
                 f"no answer in {ANSWER_TIMEOUT_SECONDS:g} s after the end; it may be stored",
@@ -249,7 +250,8 @@ class _Utterance:
             listener.cancel()
             await asyncio.gather(sender, listener, return_exceptions=True)
         with contextlib.suppress(TimeoutError):  # the close is the gateway's to begin
-            await asyncio.wait_for(self._connection.wait_closed(), CLOSE_TIMEOUT_SECONDS)
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                await self._connection.wait_closed()
         return Outcome(
             final,
             self._pcm[: self._sent],
@@ -260,7 +262,9 @@ class _Utterance:
 
     async def _greeting(self) -> Limits:
         try:
-            frame = await asyncio.wait_for(self._receive(), ANSWER_TIMEOUT_SECONDS)
+            # Not `wait_for`: before Python 3.12 it can swallow a cancellation, as by Ctrl-C.
+            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                frame = await self._receive()
         except TimeoutError:
             raise NotAGateway("connected, but there was no greeting") from None
         if (frame.get("status"), frame.get("protocol")) != ("connected", SUBPROTOCOL):

@@ -46,5 +46,6 @@ class Pace:
         if not hurry.is_set():
             spoken = self._started + self._spoken / BYTES_PER_SECOND
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(hurry.wait(), max(0.0, spoken - time.monotonic()))
+                async with asyncio.timeout(max(0.0, spoken - time.monotonic())):
+                    await hurry.wait()
         await asyncio.sleep(max(0.0, permitted - time.monotonic()))
