@@ -101,7 +101,10 @@ async def go_through(
 
 @pytest.mark.parametrize(
     "rounds",
-    [pytest.param(1, id="once each"), pytest.param(10, id="often", marks=pytest.mark.full)],
+    [
+        pytest.param(1, id="once each"),
+        pytest.param(10, id="often", marks=[pytest.mark.full, pytest.mark.timeout(1200)]),
+    ],
 )
 def test_what_is_called_not_stored_is_not_in_the_log(kafka, rounds):
     """Never, whatever was lost on the way and when; and what is stored is there once."""
