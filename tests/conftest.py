@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
@@ -20,26 +21,29 @@ class Topics:
 
     def __init__(self, pipeline: Pipeline, names: Mapping[str, str]) -> None:
         self.names = names
-        self._kafka = KafkaSettings(bootstrap_servers=pipeline.bootstrap_servers)
+        self.kafka = KafkaSettings(bootstrap_servers=pipeline.bootstrap_servers)
         self.registry = SchemaRegistry(pipeline.registry_url)
         self._audio = EventDeserializer(self.registry, AudioInputEvent)
         self._text = EventDeserializer(self.registry, TextRecognizedEvent)
 
+    def reader(self, variable: str) -> AbstractContextManager[RecordConsumer]:
+        """Return a consumer, of a group of its own, of the topic that `variable` names."""
+        return closing(
+            RecordConsumer(
+                self.kafka,
+                group_id=f"reader-{uuid.uuid4()}",
+                topics=[self.names[variable]],
+                client_id="test",
+            )
+        )
+
     def find(self, variable: str, correlation_id: str) -> ReceivedRecord:
         """Return the record of one utterance on the topic that `variable` names."""
-        consumer = RecordConsumer(
-            self._kafka,
-            group_id=f"reader-{uuid.uuid4()}",
-            topics=[self.names[variable]],
-            client_id="test",
-        )
-        try:
+        with self.reader(variable) as consumer:
             for _ in range(POLLS):
                 for record in consumer.poll(0.5):
                     if record.headers["correlation_id"] == correlation_id:
                         return record
-        finally:
-            consumer.close()
         raise AssertionError(f"{correlation_id} is not on {variable}")
 
     def audio(self, correlation_id: str) -> AudioInputEvent:

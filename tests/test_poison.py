@@ -6,7 +6,6 @@ records that are hard to carry.
 """
 
 import asyncio
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from confluent_kafka import Producer
 from pipeline_tools import audio, client, stack
 from speech_lib.consumer import RecordConsumer
-from speech_lib.kafka import MAX_RECORD_BYTES, KafkaSettings
+from speech_lib.kafka import MAX_RECORD_BYTES
 from speech_lib.records import ReceivedRecord
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]
@@ -55,16 +54,10 @@ def url(pipeline, topics, logs) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def letters(pipeline, topics) -> Iterator[RecordConsumer]:
+def letters(topics) -> Iterator[RecordConsumer]:
     """Read the dead letters, one after the other."""
-    consumer = RecordConsumer(
-        KafkaSettings(bootstrap_servers=pipeline.bootstrap_servers),
-        group_id=f"reader-{uuid.uuid4()}",
-        topics=[topics.names["TOPIC_DEAD_LETTER"]],
-        client_id="test",
-    )
-    yield consumer
-    consumer.close()
+    with topics.reader("TOPIC_DEAD_LETTER") as consumer:
+        yield consumer
 
 
 def put(pipeline, topic: str, record: dict) -> int:

@@ -7,7 +7,6 @@ broker are between.
 import asyncio
 import json
 import random
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,11 +14,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline_tools import stack
+from pipeline_tools import stack, whole_topic
 from speech_gateway import wav
-from speech_lib.consumer import RecordConsumer
 from speech_lib.events import AudioInputEvent
-from speech_lib.kafka import KafkaSettings
 from speech_lib.registry import EventDeserializer
 from websockets.asyncio.client import connect
 
@@ -30,7 +27,6 @@ MOST_SAMPLES = 16_000
 MOST_CUTS = 99
 """Under the gateway's rate of messages, so that none of these clients is slowed."""
 SINGLE_BYTES = 40
-POLLS = 60
 
 
 @dataclass(frozen=True)
@@ -77,34 +73,17 @@ async def send(url: str, pieces: list[bytes]) -> str:
         return final["correlation_id"]
 
 
-@pytest.fixture
-def reader(pipeline, topics) -> Iterator[RecordConsumer]:
-    """Read the topic of the gateway from its beginning."""
-    consumer = RecordConsumer(
-        KafkaSettings(bootstrap_servers=pipeline.bootstrap_servers),
-        group_id=f"reader-{uuid.uuid4()}",
-        topics=[topics.names["TOPIC_AUDIO_INGRESS"]],
-        client_id="test",
-    )
-    yield consumer
-    consumer.close()
-
-
-def read(reader: RecordConsumer, topics, count: int) -> Mapping[str, list[bytes]]:
-    """Return the WAV files of the first `count` records, by correlation id."""
+def read(topics) -> Mapping[str, list[bytes]]:
+    """Return the WAV files on the topic, by correlation id."""
     decoder = EventDeserializer(topics.registry, AudioInputEvent)
-    records = []
-    for _ in range(POLLS):
-        records += reader.poll(0.5)
-        if len(records) >= count:
-            break
     found: dict[str, list[bytes]] = {}
-    for event in (decoder.decode(record.value) for record in records):
+    for record in whole_topic.read(topics.kafka, topics.names["TOPIC_AUDIO_INGRESS"]):
+        event = decoder.decode(record.value)
         found.setdefault(event.correlation_id, []).append(event.payload.audio_bytes)
     return found
 
 
-def test_samples_on_the_topic_are_those_sent_however_they_were_cut(url, topics, reader):
+def test_samples_on_the_topic_are_those_sent_however_they_were_cut(url, topics):
     """Fifty utterances, each on the topic once, sample by sample what the client had."""
     sent: dict[str, Cutting] = {}
 
@@ -118,6 +97,6 @@ def test_samples_on_the_topic_are_those_sent_however_they_were_cut(url, topics, 
     assert len(sent) >= CUTTINGS
     assert {len(piece) % 2 for piece in pieces} == {0, 1}
     assert sum(len(piece) == 1 for piece in pieces) >= SINGLE_BYTES
-    assert read(reader, topics, len(sent)) == {
+    assert read(topics) == {
         correlation_id: [wav.wrap(cutting.pcm)] for correlation_id, cutting in sent.items()
     }
