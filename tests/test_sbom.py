@@ -2,16 +2,14 @@
 
 import json
 import re
-import shutil
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from pipeline_tools import checkout
+from pipeline_tools.checkout import ROOT, RUN_SECONDS, Checkout
 from pipeline_tools.sbom import portable
 
-ROOT = Path(__file__).parent.parent
-RUN_SECONDS = 110
 PINNED = re.compile(r"^([a-z0-9-]+)==([^\s;]+)", re.MULTILINE)
 MEMBERS = {"speech-gateway": {"speech-lib"}, "speech-asr": {"speech-lib"}}
 
@@ -64,40 +62,17 @@ def test_a_component_of_unknown_version_is_refused():
 
 def test_what_it_does_not_know_is_refused():
     """An option that is none gets one line and exit code 2, before anything is made."""
-    done = sbom(ROOT, "--help-me")
+    done = Checkout(ROOT).run("scripts/sbom", "--help-me")
     assert (done.returncode, done.stderr) == (2, "usage: scripts/sbom [DIRECTORY]\n")
-
-
-def sbom(checkout: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run the script of a checkout."""
-    return subprocess.run(  # noqa: S603 - our own script
-        [str(checkout / "scripts" / "sbom"), *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=checkout,
-        timeout=RUN_SECONDS,
-    )
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """Return a copy of all that the script reads, so that no `.venv` that is in use is touched."""
-    for name in ("pyproject.toml", "uv.lock"):
-        shutil.copy(ROOT / name, tmp_path)
-    for name in ("speech-lib", "services", "scripts"):
-        ignored = shutil.ignore_patterns("tests", "__pycache__", "*.egg-info")
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-    return tmp_path
 
 
 @pytest.mark.pipeline
 @pytest.mark.timeout(2 * RUN_SECONDS)
-@pytest.mark.skipif(not (ROOT / "uv.lock").exists(), reason="no uv.lock: `uv sync` makes it")
-def test_each_document_names_what_the_lock_pins(checkout: Path):
+def test_each_document_names_what_the_lock_pins(tmp_path: Path):
     """Name, version and hashes of everything in a service's lock, and no address."""
-    done = sbom(checkout, "lists")
-    paths = {name: checkout / "lists" / f"{name}.cdx.json" for name in MEMBERS}
+    copy = checkout.copy(tmp_path)
+    done = copy.run("scripts/sbom", "lists")
+    paths = {name: copy.root / "lists" / f"{name}.cdx.json" for name in MEMBERS}
     assert (done.returncode, done.stdout) == (
         0,
         "".join(f"{path}: written\n" for path in paths.values()),

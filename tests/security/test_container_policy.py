@@ -284,9 +284,7 @@ def test_5_27_health_is_checked_while_running(name):
 @every_service_of_ours
 def test_5_28_images_are_named_by_their_version(name):
     """What runs is what was built under that version, never `latest`."""
-    assert re.fullmatch(
-        r"speech-(gateway|asr|edge):\$\{VERSION:-0\.3\.0-dev\}", service(name)["image"]
-    )
+    assert re.fullmatch(r"speech-(gateway|asr|edge):\$\{VERSION:-[^}]+\}", service(name)["image"])
 
 
 @pytest.mark.parametrize("name", ["kafka", "schema-registry"])
