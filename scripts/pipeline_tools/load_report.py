@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
 from rich.table import Table
 
-from pipeline_tools.load_metrics import Histogram, Memory
+from pipeline_tools.load_metrics import Memory
+from pipeline_tools.metrics_page import Histogram
+from pipeline_tools.percentiles import percentiles
 
 NOT_AVAILABLE = "not available"
 _MIB = 1024 * 1024
@@ -28,7 +29,7 @@ class Spread:
         """Return it of every single value: each figure is one of them."""
         if not seconds:
             return None
-        return cls(*_ms(np.quantile(seconds, (*_PARTS, 1), method="inverted_cdf")))
+        return cls(*_ms(percentiles(seconds, (*_PARTS, 1))))
 
     @classmethod
     def of_histogram(cls, histogram: Histogram | None) -> "Spread | None":
@@ -95,7 +96,7 @@ class Report:
 
 
 def _ms(seconds: Iterable[float]) -> Iterator[float]:
-    return (round(float(value) * 1000, 3) for value in seconds)
+    return (round(value * 1000, 3) for value in seconds)
 
 
 def _codes(name: str, counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Read a topic from its first record to its last, without joining a consumer group.
 
 Used where what was promised is compared with what is stored (`ledger`). What is added after the
-start is not read, so that it ends.
+start is not read, so that it ends; `latency_tail` reads that, and asks here where the ends are.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def count(kafka: KafkaSettings, topic: str) -> int:
         TopicMissing: It does not exist.
     """
     with closing(_consumer(kafka)) as consumer:
-        return sum(_end(consumer, topic, number) for number in _partitions(consumer, topic))
+        return sum(end(consumer, topic, number) for number in partitions(consumer, topic))
 
 
 def _consumer(kafka: KafkaSettings) -> Consumer:
@@ -46,7 +46,13 @@ def _consumer(kafka: KafkaSettings) -> Consumer:
     return Consumer({**shared, "enable.partition.eof": True}, logger=client_logger("audit"))
 
 
-def _partitions(consumer: Consumer, topic: str) -> list[int]:
+def partitions(consumer: Consumer, topic: str) -> list[int]:
+    """Return the numbers of a topic's partitions. Blocks.
+
+    Raises:
+        BrokerUnavailable: The broker cannot be reached.
+        TopicMissing: It does not exist.
+    """
     try:
         found = consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic]
     except KafkaException as error:
@@ -56,8 +62,12 @@ def _partitions(consumer: Consumer, topic: str) -> list[int]:
     return sorted(found.partitions)
 
 
-def _end(consumer: Consumer, topic: str, number: int) -> int:
-    """Return the offset that the next record of a partition gets."""
+def end(consumer: Consumer, topic: str, number: int) -> int:
+    """Return the offset that the next record of a partition gets. Blocks.
+
+    Raises:
+        BrokerUnavailable: The broker cannot be reached.
+    """
     of = TopicPartition(topic, number)
     try:
         answer = consumer.get_watermark_offsets(of, timeout=REQUEST_SECONDS)
@@ -70,7 +80,7 @@ def _end(consumer: Consumer, topic: str, number: int) -> int:
 
 
 def _read(consumer: Consumer, topic: str) -> Iterator[ReceivedRecord]:
-    left = set(_partitions(consumer, topic))
+    left = set(partitions(consumer, topic))
     consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in left])
     while left:
         message = consumer.poll(STALLED_SECONDS)
