@@ -53,9 +53,9 @@ def line(event: str, level: str = "info", **more: object) -> dict[str, object]:
     return {"event": event, "level": level, "service": "example", **more}
 
 
-def fail() -> None:
+def fail(text: str = SECRET) -> None:
     """Raise an error whose text must not be logged."""
-    raise ValueError(SECRET)
+    raise ValueError(text)
 
 
 def test_own_line_is_one_json_object(configure, lines) -> None:
@@ -92,11 +92,50 @@ def test_values_are_short_and_show_no_inside(configure, lines, value, logged) ->
     assert lines() == [line("e", value=logged)]
 
 
-def test_control_characters_make_no_second_line(configure, capsys) -> None:
-    """Nobody can forge a line."""
+HOSTILE = [
+    'x"}\n{"event":"forged"}\r\x1b[2J',
+    "\x00\x07\x08\x7f\x85\u2028\u2029",
+    "\u202etxt\u2066\u200b\ufeff",
+    "\ud800 \udfff\udc80",
+    "\N{PILE OF POO}" * 5_000,
+    "%s {0} ${jndi:ldap://x}",
+    "\\" * 5_000,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_hostile_text_stays_within_its_line(configure, capsys, log_format, text) -> None:
+    """Wherever it stands, nobody can forge a second line or write to a terminal."""
+    configure(LOG_FORMAT=log_format)
+    log = logs.get_logger(__name__)
+    log.info("value", value=text, more=text, again=text)
+    log.info("inside", value={text: [text] * 5})
+    log.info(text)
+    logging.getLogger("httpcore").warning(text)
+    log.info("last")
+    output = capsys.readouterr().out
+    lines = output.split("\n")[:-1]
+    assert len(lines) == 5
+    assert max(len(line.encode()) for line in lines) < 2_048
+    assert all(line.isprintable() for line in lines)
+    if log_format == "json":
+        assert output.isascii()
+        assert "forged" not in [json.loads(line)["event"] for line in lines]
+
+
+def test_texts_are_cut_as_far_as_the_line_needs(configure, lines) -> None:
+    """A few long ones are cut more; too many, and only what every line has is left."""
     configure()
-    logs.get_logger(__name__).info("e", value='x"}\n{"event":"forged"}\r\x1b[2J')
-    assert capsys.readouterr().out.count("\n") == 1
+    long, log = "x" * 600, logs.get_logger(__name__)
+    log.info("some", **{f"value_{number}": long for number in range(10)})
+    log.info("many", correlation_id="a", **{f"value_{number}": long for number in range(100)})
+    log.info("huge", number=10**5_000, whole=2**63)
+    assert lines() == [
+        line("some", **{f"value_{number}": "x" * 128 + "…" for number in range(10)}),
+        line("many", correlation_id="a", cut=True),
+        line("huge", number="<int>", whole=2**63),
+    ]
 
 
 def test_exception_is_told_by_type_and_place(configure, lines) -> None:
@@ -139,6 +178,32 @@ def test_development_shows_tracebacks(configure, lines) -> None:
     (logged,) = lines()
     assert logged["exception"].startswith("Traceback")
     assert SECRET in logged["exception"]
+
+
+def test_a_traceback_is_cut_in_its_middle(configure, lines) -> None:
+    """Where it begins and how it ends is kept; the rest of its line is there too."""
+    configure(ENVIRONMENT="development")
+    try:
+        fail("x" * 100_000 + "end")
+    except ValueError:
+        logs.get_logger(__name__).exception("unexpected", value=1)
+    (logged,) = lines()
+    assert (logged["event"], logged["value"], len(logged["exception"])) == ("unexpected", 1, 8_193)
+    assert logged["exception"].startswith("Traceback")
+    assert logged["exception"].endswith("xend")
+
+
+def test_a_traceback_for_people_keeps_its_lines_alone(configure, capsys) -> None:
+    """What the exception says is escaped like any other text."""
+    configure(ENVIRONMENT="development", LOG_FORMAT="console")
+    try:
+        fail("a\x1b[2J\r\u2028b")
+    except ValueError:
+        logs.get_logger(__name__).exception("unexpected")
+    lines = capsys.readouterr().out.rstrip("\n").split("\n")
+    assert lines[-1] == r"ValueError: a\x1b[2J\r\u2028b"
+    assert len(lines) > 3
+    assert all(each.isprintable() for each in lines)
 
 
 def test_libraries_warn_without_their_arguments(configure, lines) -> None:

@@ -3,9 +3,14 @@
 `speech_lib.service` configures them once. What people say, the environment and the addresses of
 others must not get here, so an exception is told by its type and the place where it was raised,
 never by its text: that may quote what it was working on. Development alone permits tracebacks.
+
+Whoever forges text that gets into a line cannot forge a second line, or write to the terminal of
+its reader: a line of JSON is ASCII, at most 2,000 bytes, a traceback apart; in the form for people
+all that is not printable is escaped.
 """
 
 import asyncio
+import json
 import logging
 import math
 import sys
@@ -19,7 +24,13 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 from speech_lib.config import KafkaEnvironment
 
-_MAX_CHARACTERS = 512
+_MAX_LINE_BYTES = 2_000
+_MAX_CHARACTERS = (512, 128, 40)
+"""Of one text in a line; the less, the longer the line would be otherwise."""
+_MAX_TRACEBACK_CHARACTERS = 8_192
+_MAX_NUMBER_BITS = 64
+_ALWAYS = ("event", "level", "timestamp", "service", "logger", "correlation_id")
+"""What is left of a line that is too long whatever is cut."""
 _OWN_PREFIX = "speech_"
 
 
@@ -84,13 +95,13 @@ def _processors(service_name: str, *, development: bool) -> list[Processor]:
 
 
 def _formatter(settings: KafkaEnvironment, before: list[Processor]) -> logging.Formatter:
-    renderer: Processor = structlog.processors.JSONRenderer()
+    renderers: list[Processor] = [structlog.processors.JSONRenderer()]
     if settings.log_format == "console":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+        renderers = [_printable, structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
     foreign = before if settings.environment == "development" else [_drop_arguments, *before]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_logger_name, *foreign],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
     )
 
 
@@ -129,27 +140,63 @@ def _places(traceback: TracebackType | None) -> list[str]:
 
 
 def _bound_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    # A traceback, which only development has, is worth its length; `_record` and its like are the
-    # formatter's own.
-    whole = {"exception", "_record", "_from_structlog"}
-    return {key: value if key in whole else _bound(value) for key, value in event.items()}
+    # `_record` and its like are the formatter's own.
+    whole = {key: event.pop(key) for key in ("_record", "_from_structlog") if key in event}
+    if (traceback := event.pop("exception", None)) is not None:
+        whole["exception"] = _middle_cut(traceback)
+    return _fitting(event) | whole
 
 
-def _bound(value: object) -> object:
+def _middle_cut(traceback: str) -> str:
+    """Keep where a traceback begins and how it ends; only development has any."""
+    if len(traceback) <= _MAX_TRACEBACK_CHARACTERS:
+        return traceback
+    half = _MAX_TRACEBACK_CHARACTERS // 2
+    return f"{traceback[:half]}…{traceback[-half:]}"
+
+
+def _fitting(event: EventDict) -> dict[str, Any]:
+    """Cut the texts of a line so far that it fits, and if that is not enough, what is optional."""
+    for most in _MAX_CHARACTERS:
+        cut = {key: _bound(value, most) for key, value in event.items()}
+        if len(json.dumps(cut)) <= _MAX_LINE_BYTES:
+            return cut
+    return {key: cut[key] for key in _ALWAYS if key in cut} | {"cut": True}
+
+
+def _bound(value: object, most: int) -> object:
     """Make a value harmless: short, valid as JSON, and never the inside of an object."""
     match value:
         case str():
-            return value if len(value) <= _MAX_CHARACTERS else value[:_MAX_CHARACTERS] + "…"
+            return value if len(value) <= most else value[:most] + "…"
         case float() if not math.isfinite(value):
             return str(value)
+        case int() if value.bit_length() > _MAX_NUMBER_BITS:
+            return "<int>"  # Python writes no number of more than 4,300 digits
         case None | bool() | int() | float():
             return value
         case Mapping():
-            return {str(key): _bound(item) for key, item in value.items()}
+            return {_bound(str(key), most): _bound(item, most) for key, item in value.items()}
         case list() | tuple():
-            return [_bound(item) for item in value]
+            return [_bound(item, most) for item in value]
         case _:
             return f"<{type(value).__name__}>"
+
+
+def _printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Escape what acts on a terminal; a traceback alone may be of several lines."""
+    return {
+        key: _escaped(value, "\n" if key == "exception" else "")
+        if isinstance(value, str)
+        else value  # the renderer shows it by its `repr`, which escapes
+        for key, value in event.items()
+    }
+
+
+def _escaped(text: str, kept: str) -> str:
+    return "".join(
+        each if each.isprintable() or each in kept else repr(each)[1:-1] for each in text
+    )
 
 
 def log_loop_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

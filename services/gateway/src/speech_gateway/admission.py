@@ -143,7 +143,8 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Networks) -
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        address = ip_address(text)
+        # A zone (fe80::1%eth0) is the sender's to choose, and would make one client look like many.
+        address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
     # ::ffff:10.0.0.1 and 10.0.0.1 are one client to a socket that listens on both.
