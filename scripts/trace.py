@@ -1,26 +1,27 @@
-"""Find one utterance on its topics by its correlation id, and show every hop of its way.
+"""Show every hop of an utterance's way from the handshake to its text, and the one that is missing.
 
-    uv run scripts/trace.py CORRELATION_ID [--bootstrap-servers HOST:PORT] [--registry URL] [--json]
+    uv run scripts/trace.py CORRELATION_ID [--since 2h] [--json]
+    uv run scripts/trace.py --last N [--json]
+    uv run scripts/trace.py --follow [--json]
 
 The exit code says whether the text is there; `--help` lists the codes.
 """
 
-import json
 import logging
-import os
+import re
 import sys
+import time
 import uuid
-from contextlib import closing
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from enum import IntEnum
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
-from pipeline_tools import search, tracing
+from pipeline_tools.environment import DEFAULT_REGISTRY, DEFAULT_SERVERS, PipelineEnvironment
+from pipeline_tools.trace_screen import printable
+from pipeline_tools.tracer import Tracer, Where, tracer
 from pydantic import Field
-from rich.console import Console
-from rich.table import Table
-from speech_lib.config import KafkaEnvironment
 from speech_lib.errors import (
     BrokerUnavailable,
     ConfigError,
@@ -30,26 +31,31 @@ from speech_lib.errors import (
     SchemaRefused,
     TopicMissing,
 )
-from speech_lib.events import TextRecognizedEvent
-from speech_lib.registry import EventDeserializer, SchemaRegistry
-from speech_lib.setting_types import HttpUrl, Topic
+from speech_lib.setting_types import Text
 
-DEFAULT_SERVERS = "localhost:29092"
-DEFAULT_REGISTRY = "http://localhost:8081"
-MIN_WIDTH = 100
+MAX_LAST = 1_000
 
 EPILOG = """\
 Exit codes:
 
-0  the text is there
+0  the text is there; with --last, all texts are
 
 1  a hop is missing; the last line says which
 
 2  wrong usage, or the broker or the schema registry cannot be asked
 
+130  ended by Ctrl-C, as --follow always is
+
+"stored" and "text stored" have the time that stands on the record, which its writer set when it
+handed it over; the other hops have the time that the writer noted for them.
+
 The variables KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_… and KAFKA_SSL_CA_LOCATION say how to reach the
-broker; TOPIC_AUDIO_INGRESS, TOPIC_ASR_TEXT and TOPIC_DEAD_LETTER where to look.
+broker; TOPIC_AUDIO_INGRESS, TOPIC_ASR_TEXT and TOPIC_DEAD_LETTER where to look; ASR_GROUP_ID which
+consumer group recognises.
 """
+
+_UNITS_S = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
 
 
 class Exit(IntEnum):
@@ -60,110 +66,92 @@ class Exit(IntEnum):
     USAGE = 2
 
 
-class TraceEnvironment(KafkaEnvironment):
+class TraceEnvironment(PipelineEnvironment):
     """What this script reads."""
 
-    schema_registry_url: HttpUrl = Field(alias="SCHEMA_REGISTRY_URL")
-    """Where the schema of the text is kept."""
+    asr_group_id: Text = Field("asr-service", alias="ASR_GROUP_ID")
+    """The recognisers' consumer group."""
 
-    topic_dead_letter: Topic = Field("speech.audio.ingress.dlq", alias="TOPIC_DEAD_LETTER")
-    """Topic of the records that cannot be processed."""
-
-    def topics(self) -> tracing.Topics:
+    def where(self) -> Where:
         """Return where to look."""
-        return tracing.Topics(self.topic_audio_ingress, self.topic_asr_text, self.topic_dead_letter)
+        return Where(self.kafka(), self.schema_registry_url, self.topics(), self.asr_group_id)
 
 
-def settings(servers: str, registry: str) -> TraceEnvironment:
-    """Read the environment; how a service logs is none of this script's business."""
-    environ = {
-        name: value for name, value in os.environ.items() if name.startswith(("KAFKA_", "TOPIC_"))
-    }
-    return TraceEnvironment.load(
-        {**environ, "KAFKA_BOOTSTRAP_SERVERS": servers, "SCHEMA_REGISTRY_URL": registry}
-    )
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line asks for: an utterance, the newest, or to follow."""
+
+    correlation_id: str | None
+    last: int | None
+    follow: bool
+    since: str | None
+
+    def problem(self) -> str | None:
+        """Say what is wrong with it."""
+        if [self.correlation_id is not None, self.last is not None, self.follow].count(True) != 1:
+            return "expected one of CORRELATION_ID, --last and --follow"
+        if self.correlation_id is not None and not _is_id(self.correlation_id):
+            return "expected a correlation id, as scripts/stream.py prints it"
+        if self.since is not None and self.correlation_id is None:
+            return "--since: expected with a CORRELATION_ID only"
+        if self.since is not None and not _AGO.fullmatch(self.since):
+            return "--since: expected how long ago, as in 30s, 10m, 2h or 1d"
+        return None
 
 
-def follow(correlation_id: str, given: TraceEnvironment) -> tracing.Trace:
-    """Find the records and put them in order."""
-    topics = given.topics()
-    records = search.find(
-        given.kafka(),
-        (topics.audio, topics.text, topics.dead_letter),
-        correlation_id,
-        lambda found: tracing.is_whole(found, topics),
-    )
-    with closing(SchemaRegistry(given.schema_registry_url)) as registry:
-        decode = EventDeserializer(registry, TextRecognizedEvent).decode
-        return tracing.trace(correlation_id, records, topics, decode)
-
-
-def run(correlation_id: str, servers: str, registry: str, *, as_json: bool) -> Exit:
+def run(wanted: Wanted, servers: str, registry: str, *, as_json: bool) -> Exit:
     """Trace, print, and return the exit code."""
-    try:
-        wanted = str(uuid.UUID(correlation_id))
-    except ValueError:
-        return _complain(Exit.USAGE, "expected a correlation id, as scripts/stream.py prints it")
+    if problem := wanted.problem():
+        return _complain(Exit.USAGE, problem)
     # What goes wrong is said in the one line below; librdkafka's own would stand beside it.
     logging.getLogger("speech_lib").addHandler(logging.NullHandler())
     try:
-        found = follow(wanted, settings(servers, registry))
+        where = TraceEnvironment.read(servers, registry).where()
+        with tracer(where, as_json=as_json, follows=wanted.follow) as tracing:
+            return _judge(wanted, tracing)
     except EventError as error:
         return _complain(Exit.MISSING, f"the record of the text cannot be read: {error}")
     except (ConfigError, BrokerUnavailable, TopicMissing) as error:
         return _complain(Exit.USAGE, str(error))
     except (RegistryUnavailable, SchemaNotFound, SchemaRefused) as error:
         return _complain(Exit.USAGE, f"the text cannot be decoded: {error}")
-    if as_json:
-        print(json.dumps(found.to_json()))
+
+
+def _judge(wanted: Wanted, tracing: Tracer) -> Exit:
+    """Show what is wanted and say which hop is missing."""
+    if wanted.follow:
+        tracing.follow()
+    if wanted.correlation_id:
+        found = [tracing.one(str(uuid.UUID(wanted.correlation_id)), _since_ms(wanted.since))]
     else:
-        show(found)
-    return _complain(Exit.MISSING, found.missing.line) if found.missing else Exit.COMPLETE
+        found = tracing.last(wanted.last or 1)
+    missing = [each.missing for each in found if each.missing]
+    if not found:
+        return _complain(Exit.MISSING, "nothing is stored yet")
+    if len(found) == 1 and missing:
+        return _complain(Exit.MISSING, missing[0].line)
+    if missing:
+        hops = ", ".join(dict.fromkeys(each.hop for each in missing))
+        line = f"{len(missing)} of {len(found)} have no text; missing: {hops}"
+        return _complain(Exit.MISSING, line)
+    return Exit.COMPLETE
 
 
-def show(found: tracing.Trace) -> None:
-    """Print a trace for people."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.width = max(console.width, MIN_WIDTH)
-    console.print(f"utterance {found.correlation_id}")
-    if found.ended_by:
-        console.print(f"ended by {_printable(found.ended_by)}")
-    console.print(_table(found.hops))
-    for result in found.results:
-        said = _printable(result.text) or "(no speech)"
-        console.print(f"text: {said}", style="bold")
-        console.print(f"language {_printable(result.language)}, confidence {result.confidence:.2f}")
-        if result.repeats:
-            console.print(f"the same result was stored again: {result.repeats} times")
+def _is_id(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
-def _table(hops: tuple[tracing.Hop, ...]) -> Table:
-    table = Table("hop", "time (UTC)", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for name in ("wait", "partition", "offset"):
-        table.add_column(name, justify="right")
-    table.add_column("topic")
-    for hop in hops:
-        wait = "" if hop.wait_ms is None else f"{hop.wait_ms / 1000:.3f} s"
-        place = hop.place
-        where = (str(place.partition), str(place.offset), place.topic) if place else ("", "", "")
-        table.add_row(hop.name, _time(hop.at_ms), wait, *where)
-    return table
-
-
-def _time(at_ms: int | None) -> str:
-    if at_ms is None:
-        return "not known"
-    at = datetime.fromtimestamp(at_ms / 1000, UTC)
-    return f"{at:%Y-%m-%d %H:%M:%S}.{at_ms % 1000:03}"
-
-
-def _printable(text: str) -> str:
-    """Take out what would speak to the terminal: anyone may have written the record."""
-    return "".join(each if each.isprintable() else "\ufffd" for each in text)
+def _since_ms(since: str | None) -> int | None:
+    match = _AGO.fullmatch(since or "")
+    return round((time.time() - int(match[1]) * _UNITS_S[match[2]]) * 1000) if match else None
 
 
 def _complain(code: Exit, line: str) -> Exit:
-    print(f"trace: {_printable(line)}", file=sys.stderr)
+    print(f"trace: {printable(line)}", file=sys.stderr)
     return code
 
 
@@ -172,7 +160,19 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(epilog=EPILOG)
 def main(
-    correlation_id: Annotated[str, typer.Argument(help="as the gateway's first message names it")],
+    correlation_id: Annotated[
+        str | None, typer.Argument(help="as the gateway's first message names it")
+    ] = None,
+    last: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_LAST, help="show the newest utterances", metavar="N"),
+    ] = None,
+    follow: Annotated[  # noqa: FBT002 - how typer declares a switch
+        bool, typer.Option("--follow", help="show utterances as they happen, until Ctrl-C")
+    ] = False,
+    since: Annotated[
+        str | None, typer.Option(help="look no further back, as in 10m or 2h", metavar="TIME")
+    ] = None,
     bootstrap_servers: Annotated[
         str, typer.Option(envvar="KAFKA_BOOTSTRAP_SERVERS", help="the Kafka brokers")
     ] = DEFAULT_SERVERS,
@@ -180,15 +180,15 @@ def main(
         str, typer.Option(envvar="SCHEMA_REGISTRY_URL", help="the schema registry")
     ] = DEFAULT_REGISTRY,
     as_json: Annotated[  # noqa: FBT002 - how typer declares a switch
-        bool, typer.Option("--json", help="print one JSON object")
+        bool, typer.Option("--json", help="print one JSON object a line for each utterance")
     ] = False,
 ) -> None:
-    """Find the utterance with CORRELATION_ID on its topics and print every hop of its way."""
-    raise typer.Exit(run(correlation_id, bootstrap_servers, registry, as_json=as_json))
+    """Show every hop of the utterance with CORRELATION_ID, of the newest ones, or of the next."""
+    wanted = Wanted(correlation_id, last, follow, since)
+    raise typer.Exit(run(wanted, bootstrap_servers, registry, as_json=as_json))
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # people say more than ASCII
+    app()

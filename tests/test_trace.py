@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from pipeline_tools import search, tracing
 from speech_lib import headers
 from speech_lib.events import TextRecognized, TextRecognizedEvent
@@ -45,11 +45,12 @@ class Writer:
         self.topics = topics
         self.id = str(uuid.uuid4())
         self.input_id = str(uuid.uuid4())
+        self.group_id = f"asr-{self.id}"
         self._producer = Producer(
             {"bootstrap.servers": pipeline.bootstrap_servers, "linger.ms": 0, "acks": "all"}
         )
 
-    def audio(self, partition: int = -1, **changed: str) -> dict[str, object]:
+    def audio(self, partition: int = -1, at_ms: int = 2_110, **changed: str) -> dict[str, object]:
         """Store an utterance whose value is no event: nobody looks into it."""
         told = {
             headers.CORRELATION_ID: self.id,
@@ -60,7 +61,7 @@ class Writer:
             headers.FIRST_AUDIO_MS: str(START_MS + 100),
             headers.ENDED_MS: str(START_MS + 2_100),
         }
-        return self._store(self.topics.audio, b"audio", told | changed, 2_110, partition)
+        return self._store(self.topics.audio, b"audio", told | changed, at_ms, partition)
 
     def text(self, at_ms: int = 2_500, text: str = "go forward") -> dict[str, object]:
         """Store a recognised text."""
@@ -81,7 +82,7 @@ class Writer:
             serializer.warm_up()
             return self._store(self.topics.text, serializer.encode(event), told, at_ms)
 
-    def dead_letter(self) -> dict[str, object]:
+    def dead_letter(self, **changed: str) -> dict[str, object]:
         """Store a dead letter."""
         told = {
             headers.CORRELATION_ID: self.id,
@@ -89,15 +90,38 @@ class Writer:
             headers.DLQ_PARTITION: "0",
             headers.DLQ_OFFSET: "0",
         }
-        return self._store(self.topics.dead_letter, b"audio", told, 2_200)
+        return self._store(self.topics.dead_letter, b"audio", told | changed, 2_200)
+
+    def empty_dead_letter(self, of: Mapping[str, object]) -> dict[str, object]:
+        """Store what is kept of an utterance that fills the broker's limit."""
+        told = {
+            headers.DLQ_REASON: "not_wav",
+            headers.DLQ_PARTITION: str(of["partition"]),
+            headers.DLQ_OFFSET: str(of["offset"]),
+            headers.DLQ_OMITTED: "too_large",
+        }
+        return self._store(self.topics.dead_letter, b"", told, 2_200, key=b"")
+
+    def commit(self, partition: int, next_offset: int) -> None:
+        """Commit as the recogniser does when it has done all before an offset."""
+        group = {"bootstrap.servers": self.pipeline.bootstrap_servers, "group.id": self.group_id}
+        with closing(Consumer(group)) as consumer:
+            done = TopicPartition(self.topics.audio, partition, next_offset)
+            consumer.commit(offsets=[done], asynchronous=False)
 
     def _store(
-        self, topic: str, value: bytes, told: Mapping[str, str], at_ms: int, partition: int = -1
+        self,
+        topic: str,
+        value: bytes,
+        told: Mapping[str, str],
+        at_ms: int,
+        partition: int = -1,
+        key: bytes | None = None,
     ) -> dict[str, object]:
         stored = []
         self._producer.produce(
             topic,
-            key=self.id.encode(),
+            key=self.id.encode() if key is None else key,
             value=value,
             headers=[(name, text.encode()) for name, text in told.items()],
             partition=partition,
@@ -111,14 +135,19 @@ class Writer:
 
     def trace(self, *arguments: str) -> Done:
         """Run the script on this utterance."""
+        return self.run(self.id, *arguments)
+
+    def run(self, *arguments: str) -> Done:
+        """Run the script on these topics."""
         names = {
+            "ASR_GROUP_ID": self.group_id,
             "TOPIC_AUDIO_INGRESS": self.topics.audio,
             "TOPIC_ASR_TEXT": self.topics.text,
             "TOPIC_DEAD_LETTER": self.topics.dead_letter,
             "KAFKA_BOOTSTRAP_SERVERS": self.pipeline.bootstrap_servers,
             "SCHEMA_REGISTRY_URL": self.pipeline.registry_url,
         }
-        return run(self.id, *arguments, env=names)
+        return run(*arguments, env=names)
 
 
 def run(*arguments: str, env: Mapping[str, str]) -> Done:
@@ -197,18 +226,23 @@ def test_people_get_a_table(writer: Writer):
     lines = done.stdout.splitlines()
     assert (done.returncode, done.stderr, lines[0]) == (0, "", f"utterance {writer.id}")
     (row,) = [line.split() for line in lines if line.startswith("stored")]
-    place = [str(stored["partition"]), str(stored["offset"]), stored["topic"]]
-    assert row == ["stored", "2023-11-14", "22:13:22.110", "0.010", "s", *place]
+    place = [str(stored["partition"]), str(stored["offset"])]
+    assert row[:-1] == ["stored", "22:13:22.110", "0.010", "s", *place]
     assert "text: go forward" in lines
 
 
 def test_without_a_text_the_missing_hop_is_named(writer: Writer):
     """An utterance that nobody has recognised yet ends 1, and says whom to look at."""
-    writer.audio()
+    stored = writer.audio()
+    writer.commit(stored["partition"], stored["offset"])
     done = writer.trace()
     assert (done.returncode, done.stderr) == (
         1,
-        "trace: stored but not fetched: is the ASR service running?\n",
+        "trace: stored but not fetched: no utterance is before it on its partition; "
+        "is the ASR service running?\n"
+        if writer.pipeline.embedded
+        else "trace: stored but not fetched: no ASR service is running in group "
+        f"{writer.group_id}; no utterance is before it on its partition\n",
     )
     assert "stored" in done.stdout
 
@@ -366,3 +400,106 @@ def test_a_value_that_is_no_event_is_told(writer: Writer):
     done = writer.trace()
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("trace: the record of the text cannot be read: ")
+
+
+def test_what_waits_before_an_utterance_is_counted(writer: Writer):
+    """By what the recognisers have committed: two others of its partition are not done yet."""
+    first = writer.audio()
+    writer.audio()
+    mine = str(uuid.uuid4())
+    while search.likely_partition(mine, PARTITIONS) != first["partition"]:
+        mine = str(uuid.uuid4())
+    writer.id = mine
+    last = writer.audio()
+    writer.commit(first["partition"], last["offset"] - 2)
+    missing = json.loads(writer.trace("--json").stdout)["missing"]
+    members = None if writer.pipeline.embedded else 0
+    assert (missing["hop"], missing["before"], missing["members"]) == ("fetched", 2, members)
+    assert "2 utterances are before it on its partition" in missing["line"]
+
+
+def test_an_utterance_that_was_passed_over_is_told(writer: Writer):
+    """Committed, yet without text or dead letter: that is no matter of waiting."""
+    stored = writer.audio()
+    writer.commit(stored["partition"], stored["offset"] + 1)
+    missing = json.loads(writer.trace("--json").stdout)["missing"]
+    assert (missing["hop"], missing["before"]) == ("text stored", None)
+    assert missing["line"].startswith(f"no text: group {writer.group_id} is past it")
+
+
+def test_a_dead_letter_of_which_nothing_is_kept_is_found_by_its_place(writer: Writer):
+    """It has no correlation id any more, but says where the utterance lay."""
+    stored = writer.audio()
+    place = writer.empty_dead_letter(stored)
+    writer.commit(stored["partition"], stored["offset"] + 1)
+    told = json.loads(writer.trace("--json").stdout)
+    assert told["refusal"] == {"reason": "not_wav", "place": place}
+
+
+def test_asking_leaves_the_group_as_it_was(writer: Writer):
+    """The recognisers' commits are read without becoming a member, and none is changed."""
+    stored = writer.audio()
+    writer.commit(stored["partition"], stored["offset"])
+    before = [writer.trace("--json").stdout for _ in range(2)]
+    assert before[0] == before[1]
+    assert json.loads(before[0])["missing"]["before"] == 0
+
+
+@pytest.fixture
+def two(pipeline: Pipeline, make_topic: Callable[..., str]) -> tuple[Writer, str, str]:
+    """Return topics with two utterances, and their ids; the later one has no text."""
+    names = (make_topic(name, partitions=PARTITIONS) for name in ("audio", "text", "dead"))
+    writer = Writer(pipeline, tracing.Topics(*names))
+    writer.audio()
+    writer.text()
+    earlier, writer.id = writer.id, str(uuid.uuid4())
+    writer.audio(at_ms=60_000)
+    return writer, earlier, writer.id
+
+
+def test_the_newest_are_shown_a_line_each(two: tuple[Writer, str, str]):
+    """The newest comes last; that one has no text ends 1 and names the hop."""
+    writer, *ids = two
+    done = writer.run("--last", "5")
+    rows = [line.split() for line in done.stdout.splitlines()[2:]]
+    assert [row[1] for row in rows] == ids
+    assert rows[0][-2:] == ["go", "forward"]
+    assert "waits" in rows[1] or "waits," in rows[1]
+    assert (done.returncode, done.stderr) == (1, "trace: 1 of 2 have no text; missing: fetched\n")
+
+
+def test_the_newest_as_json_are_what_each_alone_is(two: tuple[Writer, str, str]):
+    """One object a line, the same as by the id."""
+    writer, *ids = two
+    lines = writer.run("--last", "2", "--json").stdout.splitlines()
+    assert lines == [writer.run(each, "--json").stdout.strip() for each in ids]
+
+
+def test_the_newest_one_is_shown_whole(two: tuple[Writer, str, str]):
+    """`--last 1` is for those who have just spoken."""
+    writer, *_ = two
+    assert writer.run("--last", "1") == writer.trace()
+
+
+def test_without_any_utterance_there_is_no_newest(writer: Writer, make_topic):
+    """Empty topics end 1 with one line."""
+    writer.topics = tracing.Topics(*(make_topic() for _ in range(3)))
+    assert writer.run("--last", "3") == Done(1, "", "trace: nothing is stored yet\n")
+
+
+ID = "0af76519-16cd-43dd-8448-eb211c80319c"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "expected one of CORRELATION_ID, --last and --follow"),
+        ([ID, "--follow"], "expected one of CORRELATION_ID, --last and --follow"),
+        (["--last", "2", "--follow"], "expected one of CORRELATION_ID, --last and --follow"),
+        (["--last", "2", "--since", "1h"], "--since: expected with a CORRELATION_ID only"),
+        ([ID, "--since", "soon"], "--since: expected how long ago, as in 30s, 10m, 2h or 1d"),
+    ],
+)
+def test_wrong_usage_is_told(arguments: list[str], line: str):
+    """What does not go together gets one line and exit code 2."""
+    assert run(*arguments, env={}) == Done(2, "", f"trace: {line}\n")

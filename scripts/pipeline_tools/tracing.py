@@ -79,11 +79,36 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Recogniser:
+    """How far the recogniser's consumer group is.
+
+    Attributes:
+        group: Its name.
+        next_offsets: Where it goes on in each partition of the utterances: all before have an
+            outcome that is stored. Empty where the broker does not tell.
+        members: How many recognisers are running; nothing where the broker does not tell.
+    """
+
+    group: str
+    next_offsets: Mapping[int, int]
+    members: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Missing:
-    """The first hop that did not happen, and what to make of that."""
+    """The first hop that did not happen, and what to make of that.
+
+    Attributes:
+        hop: One of the constants of this module.
+        line: For people.
+        before: How many utterances the recogniser has to do first; nothing where that is not known.
+        members: How many recognisers are running; nothing where that is not known.
+    """
 
     hop: str
     line: str
+    before: int | None = None
+    members: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +139,21 @@ class Trace:
 Decode = Callable[[bytes], TextRecognizedEvent]
 
 
-def is_whole(records: Sequence[ReceivedRecord], topics: Topics) -> bool:
-    """Tell whether nothing more has to be looked for: utterance and outcome are there."""
-    found = {record.topic for record in records}
-    return topics.audio in found and bool(found & {topics.text, topics.dead_letter})
-
-
 def trace(
-    correlation_id: str, records: Sequence[ReceivedRecord], topics: Topics, decode: Decode
+    correlation_id: str,
+    records: Sequence[ReceivedRecord],
+    topics: Topics,
+    decode: Decode,
+    recogniser: Recogniser | None = None,
 ) -> Trace:
     """Put the records of one utterance in order.
 
-    Raises whatever `decode` raises for the value of a text's record.
+    Args:
+        correlation_id: Whose they are.
+        records: In any order.
+        topics: Which topic means what.
+        decode: Returns the event in the value of a text's record; what it raises is passed on.
+        recogniser: What the search saw of it, where it asked.
     """
     audio, refused = _first(records, topics.audio), _first(records, topics.dead_letter)
     texts = _by_input([record for record in records if record.topic == topics.text])
@@ -141,7 +169,7 @@ def trace(
         hops=tuple(_with_waits(hops)),
         results=tuple(_result(repeated, decode) for repeated in texts),
         refusal=refusal,
-        missing=None if texts else _missing(audio, refusal, topics),
+        missing=None if texts else _missing(audio, refusal, topics, recogniser),
     )
 
 
@@ -166,17 +194,17 @@ def _heard(audio: ReceivedRecord | None, refused: ReceivedRecord | None) -> list
     record = audio or refused
     told = record.headers if record else {}
     return [
-        Hop(HANDSHAKE, _milliseconds(told, headers.HANDSHAKE_MS)),
-        Hop(FIRST_AUDIO, _milliseconds(told, headers.FIRST_AUDIO_MS)),
-        Hop(END_OF_AUDIO, _milliseconds(told, headers.ENDED_MS)),
+        Hop(HANDSHAKE, told_number(told, headers.HANDSHAKE_MS)),
+        Hop(FIRST_AUDIO, told_number(told, headers.FIRST_AUDIO_MS)),
+        Hop(END_OF_AUDIO, told_number(told, headers.ENDED_MS)),
         Hop(STORED, _time(audio), _place(audio)) if audio else Hop(STORED, None),
     ]
 
 
 def _recognised(text: ReceivedRecord) -> list[Hop]:
     return [
-        Hop(FETCHED, _milliseconds(text.headers, headers.FETCHED_MS)),
-        Hop(RECOGNISED, _milliseconds(text.headers, headers.RECOGNISED_MS)),
+        Hop(FETCHED, told_number(text.headers, headers.FETCHED_MS)),
+        Hop(RECOGNISED, told_number(text.headers, headers.RECOGNISED_MS)),
         Hop(TEXT_STORED, _time(text), _place(text)),
     ]
 
@@ -200,9 +228,16 @@ def _refusal(record: ReceivedRecord) -> Refusal:
     return Refusal(record.headers.get(headers.DLQ_REASON, "not told"), _place(record))
 
 
-def _missing(audio: ReceivedRecord | None, refusal: Refusal | None, topics: Topics) -> Missing:
+def _missing(
+    audio: ReceivedRecord | None,
+    refusal: Refusal | None,
+    topics: Topics,
+    recogniser: Recogniser | None,
+) -> Missing:
     if refusal:
         return Missing(RECOGNISED, f"not recognised: it is a dead letter ({refusal.reason})")
+    if audio and recogniser and audio.partition in recogniser.next_offsets:
+        return _waiting(audio.offset, recogniser, recogniser.next_offsets[audio.partition])
     if audio:
         return Missing(FETCHED, "stored but not fetched: is the ASR service running?")
     return Missing(
@@ -210,6 +245,39 @@ def _missing(audio: ReceivedRecord | None, refusal: Refusal | None, topics: Topi
         f"not stored: nothing on {topics.audio} has this id; still being spoken, refused, "
         "or older than the topic's retention?",
     )
+
+
+def _waiting(offset: int, recogniser: Recogniser, next_offset: int) -> Missing:
+    """Tell an utterance that waits from one that is being recognised, and from one that is lost."""
+    group, members, before = recogniser.group, recogniser.members, offset - next_offset
+    if before < 0:
+        line = (
+            f"no text: group {group} is past it, yet it has neither text nor dead letter; "
+            "was the group's offset set by hand, or the text deleted?"
+        )
+        return Missing(TEXT_STORED, line, None, members)
+    queue = f"{_utterances(before)} before it on its partition"
+    if members == 0:
+        line = f"stored but not fetched: no ASR service is running in group {group}; {queue}"
+        return Missing(FETCHED, line, before, members)
+    if members is None:
+        line = f"stored but not fetched: {queue}; is the ASR service running?"
+        return Missing(FETCHED, line, before, members)
+    if before:
+        line = f"stored but not fetched: {queue}; ASR services running: {members}"
+        return Missing(FETCHED, line, before, members)
+    line = "not recognised yet: it is the next of its partition; the ASR service is at it"
+    return Missing(RECOGNISED, line, before, members)
+
+
+def _utterances(count: int) -> str:
+    match count:
+        case 0:
+            return "no utterance is"
+        case 1:
+            return "1 utterance is"
+        case _:
+            return f"{count} utterances are"
 
 
 def _place(record: ReceivedRecord) -> Place:
@@ -220,7 +288,7 @@ def _time(record: ReceivedRecord) -> int | None:
     return record.timestamp_ms if record.timestamp_ms >= 0 else None
 
 
-def _milliseconds(told: Mapping[str, str], name: str) -> int | None:
-    """Return a time that a header tells; nothing where another program wrote something else."""
+def told_number(told: Mapping[str, str], name: str) -> int | None:
+    """Return a number that a header tells; nothing where another program wrote something else."""
     text = told.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
