@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.samples import Sample
+
+from pipeline_tools.metrics_page import Histogram, read
 
 LAG = "speech_gateway_loop_lag_seconds"
 MEMORY = "process_resident_memory_bytes"
@@ -19,42 +19,6 @@ MEMORY = "process_resident_memory_bytes"
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 _WARM_UP = 0.1
 """This part of a run fills pools and caches; how memory grows is judged by the rest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """How many observations were at most as large as each bound.
-
-    Attributes:
-        bounds: ascending; the last one is infinite.
-        counts: cumulative, one for each bound.
-    """
-
-    bounds: tuple[float, ...]
-    counts: tuple[float, ...]
-
-    def since(self, earlier: "Histogram") -> "Histogram | None":
-        """Return what was observed after `earlier`; nothing if the process is another one."""
-        if self.bounds != earlier.bounds:
-            return None
-        counts = tuple(now - was for now, was in zip(self.counts, earlier.counts, strict=True))
-        return None if min(counts) < 0 else Histogram(self.bounds, counts)
-
-    def quantile(self, part: float) -> float | None:
-        """Return the value that this part (0 to 1) of the observations does not exceed.
-
-        Interpolated within its bucket, as Prometheus' `histogram_quantile` does; above the largest
-        bound that bound is returned. Nothing if nothing was observed.
-        """
-        total = self.counts[-1]
-        if not total:
-            return None
-        index = next(at for at, count in enumerate(self.counts) if count and count >= part * total)
-        low, high = (0.0, *self.bounds)[index : index + 2]
-        if math.isinf(high):
-            return low
-        below, up_to = (0.0, *self.counts)[index : index + 2]
-        return low + (high - low) * (part * total - below) / (up_to - below)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +35,8 @@ def read_page(page: str) -> Reading:
     Raises:
         ValueError: It is not such a page.
     """
-    samples = [
-        sample for family in text_string_to_metric_families(page) for sample in family.samples
-    ]
-    memory = next((sample.value for sample in samples if sample.name == MEMORY), None)
-    return Reading(_histogram(samples), memory)
-
-
-def _histogram(samples: Sequence[Sample]) -> Histogram | None:
-    buckets = [
-        (float(sample.labels["le"]), sample.value)
-        for sample in samples
-        if sample.name == f"{LAG}_bucket"
-    ]
-    if not buckets:
-        return None
-    bounds, counts = zip(*sorted(buckets), strict=True)
-    return Histogram(bounds, counts)
+    seen = read(page)
+    return Reading(seen.histogram(LAG), seen.value(MEMORY))
 
 
 class Watch:

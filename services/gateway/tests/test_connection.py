@@ -1,23 +1,16 @@
-"""What the connection adds to the library's, and every inside of it that it leans on.
-
-The pins come last: they fail when a new version of `websockets` or Python changes what
-`connection.py` and `server.py` rely on, and say which.
-"""
+"""What the connection adds to the library's own."""
 
 import asyncio
 import contextlib
-import inspect
-import json
-import socket
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
 from speech_gateway.admission import UnfinishedHandshakes
 from speech_gateway.connection import (
     MAX_QUEUED_FRAMES,
+    PARSED_BYTES,
     READ_BYTES,
-    WRITE_LIMIT_BYTES,
     GatewayConnection,
     StreamEnded,
 )
@@ -27,22 +20,17 @@ from speech_gateway.testing import (
     LIMITS,
     RunningServer,
     raw_client,
-    request,
     run_server,
     until,
 )
-from websockets.asyncio.connection import Connection
-from websockets.asyncio.messages import Assembler
 from websockets.asyncio.server import serve
-from websockets.exceptions import PayloadTooBig, ProtocolError, TooManyFragments
-from websockets.frames import CLOSE, CONT, PING, PONG, Frame, Opcode
-from websockets.protocol import CLOSING, OPEN, State
-from websockets.server import ServerProtocol
+from websockets.frames import Frame, Opcode
 
 pytestmark = pytest.mark.anyio
 
 PCM = bytes(640)
-REQUEST = request()
+PING = Frame(Opcode.PING, b"").serialize(mask=True)
+PONG_BYTES = Frame(Opcode.PONG, b"").serialize(mask=False)
 
 
 def connection_of(server: RunningServer) -> GatewayConnection:
@@ -65,32 +53,23 @@ async def lone_connection():
         yield await opened, client
 
 
-def received(*frames):
-    """Return the state of the library's own protocol after a handshake and these frames."""
-    protocol = ServerProtocol(max_size=100)
-    protocol.receive_data(REQUEST)
-    (asked,) = protocol.events_received()
-    protocol.send_response(protocol.accept(asked))
-    protocol.data_to_send()
-    data = [f.serialize(mask=True) if isinstance(f, Frame) else f for f in frames]
-    protocol.receive_data(b"".join(data))
-    return protocol
-
-
-async def test_it_reads_little_at_a_time(monkeypatch):
-    """However much has arrived, one turn of the loop takes 16 KiB of it."""
+@pytest.mark.parametrize(
+    ("method", "most"), [("buffer_updated", READ_BYTES), ("data_received", PARSED_BYTES)]
+)
+async def test_it_takes_little_at_a_time(monkeypatch, method, most):
+    """However much has arrived, one turn of the loop reads 16 KiB, and parses it by 2 KiB."""
     sizes = []
-    take = GatewayConnection.data_received
+    take = getattr(GatewayConnection, method)
 
-    def measured(self, data):
-        sizes.append(len(data))
-        take(self, data)
+    def measured(self, taken):
+        sizes.append(taken if isinstance(taken, int) else len(taken))
+        take(self, taken)
 
-    monkeypatch.setattr(GatewayConnection, "data_received", measured)
+    monkeypatch.setattr(GatewayConnection, method, measured)
     async with run_server() as server, raw_client(server.port) as client:
         client.send(Frame(Opcode.BINARY, bytes(60_000)), Frame(Opcode.TEXT, b'{"event":"done"}'))
         await server.store.until_given()
-    assert max(sizes) == READ_BYTES
+    assert max(sizes) == most
     assert sum(sizes) > 60_000
 
 
@@ -163,6 +142,92 @@ async def test_a_cut_client_gets_a_moment_and_no_more():
         assert (await client.read_frame()).opcode is Opcode.CLOSE
 
 
+@dataclass
+class Clock:
+    """An event loop whose time the test tells."""
+
+    loop: asyncio.AbstractEventLoop
+    now: float
+
+    def time(self):
+        return self.now
+
+    def __getattr__(self, name):
+        return getattr(self.loop, name)
+
+
+BUDGETED = {
+    "ping": Frame(Opcode.PING, b""),
+    "long ping": Frame(Opcode.PING, bytes(125)),
+    "pong": Frame(Opcode.PONG, b""),
+    "empty message": Frame(Opcode.BINARY, b""),
+    "empty text": Frame(Opcode.TEXT, b""),
+    "empty first fragment": Frame(Opcode.BINARY, b"", fin=False),
+    "empty fragment": Frame(Opcode.CONT, b"", fin=False),
+    "tiny first fragment": Frame(Opcode.BINARY, bytes(127), fin=False),
+    "tiny fragment": Frame(Opcode.CONT, bytes(127), fin=False),
+}
+FREE = {
+    "one byte": Frame(Opcode.BINARY, b"\0"),
+    "short text": Frame(Opcode.TEXT, b"{}"),
+    "fragment": Frame(Opcode.CONT, bytes(128), fin=False),
+    "first fragment": Frame(Opcode.BINARY, bytes(128), fin=False),
+    "last fragment": Frame(Opcode.CONT, b"\0"),
+    "empty last fragment": Frame(Opcode.CONT, b""),
+}
+
+
+async def passed(frame, *times):
+    """Return how many of these frames, at these times of a clock, are passed on."""
+    async with lone_connection() as (connection, _client):
+        began = connection.loop.time() + 1
+        connection.loop = clock = Clock(connection.loop, began)
+        count = 0
+        for at in times:
+            clock.now = began + at
+            connection.process_event(frame)
+            if connection.stream_ended.is_set():
+                break
+            count += 1
+        connection.abort()  # with so much unread it would not notice that the client leaves
+    return count
+
+
+@pytest.mark.parametrize("frame", BUDGETED.values(), ids=BUDGETED)
+async def test_the_budget_is_forty_at_once_and_twenty_a_second(frame):
+    """Control frames, empty messages and tiny fragments: exactly so many, by a clock."""
+    burst = [0.0] * 40
+    assert await passed(frame, *burst, 0.0) == 40
+    assert await passed(frame, *burst, 0.049) == 40
+    assert await passed(frame, *burst, 0.05, 0.05) == 41
+    assert await passed(frame, *burst, *[at / 20 for at in range(1, 30)]) == 69
+    assert await passed(frame, *burst, *[9.0] * 41) == 80
+
+
+@pytest.mark.parametrize("frame", FREE.values(), ids=FREE)
+async def test_what_holds_audio_is_not_on_the_budget(frame):
+    """Audio has its own rate, however it is cut; the end of a message costs nothing."""
+    assert await passed(frame, *[0.0] * 100) == 100
+
+
+async def test_a_flood_of_pings_is_answered_in_one_write():
+    """A system call for each pong would make the client's flood the gateway's work."""
+    async with lone_connection() as (connection, _client):
+        written = []
+        connection.transport.write = written.append
+        connection.data_received(PING * 40)
+        assert written == [PONG_BYTES * 40]
+
+
+async def test_a_client_that_has_gone_is_not_written_to(caplog):
+    """Pings that are read after the connection broke are not answered: asyncio would log each."""
+    async with lone_connection() as (connection, _client):
+        connection.transport.abort()
+        for _ in range(10):
+            connection.data_received(PING)
+    assert caplog.messages == []
+
+
 async def test_an_ended_connection_keeps_no_timer():
     """The timer that bounds a closing connection does not outlive it."""
     async with run_server() as server, raw_client(server.port) as client:
@@ -174,136 +239,3 @@ async def test_an_ended_connection_keeps_no_timer():
         client.reset()
         await connection.wait_closed()
         assert connection._abort_timer.cancelled()
-
-
-async def test_pin_asyncio_reads_into_the_buffer_of_a_buffered_protocol():
-    """For a `BufferedProtocol` asyncio asks for room, and never offers more than there is of it."""
-
-    class Small(asyncio.Protocol, asyncio.BufferedProtocol):
-        def __init__(self):
-            self.sizes = []
-            self.over = asyncio.get_running_loop().create_future()
-
-        def get_buffer(self, _sizehint):
-            return bytearray(100)
-
-        def buffer_updated(self, nbytes):
-            self.sizes.append(nbytes)
-
-        def connection_lost(self, _exc):
-            self.over.set_result(None)
-
-    here, there = socket.socketpair()
-    _, protocol = await asyncio.get_running_loop().create_connection(Small, sock=here)
-    with there:
-        there.sendall(bytes(250))
-    await protocol.over
-    assert protocol.sizes == [100, 100, 50]
-
-
-async def test_pin_asyncio_tells_of_unsent_data_over_the_limit():
-    """The library passes `write_limit` on, and asyncio calls `pause_writing` above it."""
-    async with run_server() as server, raw_client(server.port) as client:
-        await client.read_frame()
-        connection = connection_of(server)
-        assert connection.transport.get_write_buffer_limits()[1] == WRITE_LIMIT_BYTES
-
-
-async def test_pin_asyncio_accepts_as_many_as_the_backlog_in_one_turn():
-    """`backlog` is how many connections asyncio accepts before the loop turns."""
-    accept = asyncio.selector_events.BaseSelectorEventLoop._accept_connection
-    assert "for _ in range(backlog):" in inspect.getsource(accept)
-
-
-def test_pin_the_library_calls_what_is_overridden():
-    """The library's connection has every method that ours overrides, and calls `process_event`."""
-    for name in (
-        "connection_made",
-        "connection_lost",
-        "data_received",
-        "eof_received",
-        "pause_writing",
-        "process_event",
-    ):
-        assert callable(getattr(Connection, name, None)), name
-    assert "self.process_event(event)" in inspect.getsource(Connection.data_received)
-
-
-async def test_pin_messages_queue_up_in_the_assembler():
-    """`get` returns what was put before `close`, and then raises EOFError."""
-    assembler = Assembler()
-    assembler.put(Frame(Opcode.BINARY, b"ab"))
-    assembler.close()
-    assert await assembler.get() == b"ab"
-    with pytest.raises(EOFError):
-        await assembler.get()
-
-
-async def test_pin_the_assembler_finds_bad_text():
-    """Invalid UTF-8 is found when a whole message is taken out."""
-    assembler = Assembler()
-    assembler.put(Frame(Opcode.TEXT, b"\xff"))
-    with pytest.raises(UnicodeDecodeError):
-        await assembler.get()
-
-
-async def test_pin_the_assembler_bounds_fragments():
-    """The library takes 4,096 fragments a message."""
-    assembler = Assembler()
-    assembler.put(Frame(Opcode.BINARY, b"", fin=False))
-    for _ in range(4096):
-        assembler.put(Frame(Opcode.CONT, b"", fin=False))
-    with pytest.raises(TooManyFragments):
-        await assembler.get()
-
-
-def test_pin_a_large_frame_is_refused_on_its_head():
-    """`parser_exc` tells of a message over `max_size` before any of its payload is there."""
-    assert received(b"\x82\xe4").parser_exc is None  # 100 bytes are to come
-    protocol = received(b"\x82\xe5")
-    assert isinstance(protocol.parser_exc, PayloadTooBig)
-    assert protocol.state is State.CLOSING
-
-
-def test_pin_a_bad_frame_sets_the_exception_of_the_parser():
-    """`parser_exc` tells of whatever RFC 6455 forbids, with the frames before it kept."""
-    protocol = received(Frame(Opcode.BINARY, b"ab"), b"\xf2\x80\x00\x00\x00\x00")
-    assert isinstance(protocol.parser_exc, ProtocolError)
-    assert protocol.state is State.CLOSING
-    assert [frame.data for frame in protocol.events_received()] == [b"ab"]
-
-
-def test_pin_a_close_frame_is_told_in_close_rcvd():
-    """`close_rcvd` holds the client's close, the state is CLOSING, and nothing has failed."""
-    protocol = received(Frame(Opcode.CLOSE, b""))
-    assert (protocol.parser_exc, protocol.state) == (None, State.CLOSING)
-    assert protocol.close_rcvd is not None
-
-
-def test_pin_failing_sends_the_close_and_ends_this_side():
-    """`fail` leaves a close frame and the end of the data to be sent."""
-    protocol = received()
-    protocol.fail(1007, "invalid")
-    close, end = protocol.data_to_send()
-    assert (close, end) == (b"\x88\x09\x03\xefinvalid", b"")
-    assert protocol.state is State.CLOSING
-
-
-def test_pin_the_constants():
-    """The library's short names are those of its enumerations."""
-    assert (CLOSE, CONT, PING, PONG) == (Opcode.CLOSE, Opcode.CONT, Opcode.PING, Opcode.PONG)
-    assert (CLOSING, OPEN) == (State.CLOSING, State.OPEN)
-
-
-async def test_pin_the_library_runs_no_handler_for_what_it_refuses():
-    """After a bad key `connection_lost` is called and the handler is not."""
-    bad_key = request(without=frozenset({"Sec-WebSocket-Key"}))
-    async with run_server() as server:
-        async with raw_client(server.port, bad_key, upgrade=False) as client:
-            assert b" 400 " in await client.read_rest()
-        registry = server.gateway.metrics.registry
-        assert registry.get_sample_value("speech_gateway_sessions_live") == 0
-        async with raw_client(server.port) as client:
-            greeting = json.loads((await client.read_frame()).data)
-            assert greeting["status"] == "connected"
-            assert registry.get_sample_value("speech_gateway_sessions_live") == 1

@@ -7,7 +7,6 @@ import ssl
 import uuid
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from http import HTTPStatus
 from ipaddress import ip_network
 
 import pytest
@@ -150,53 +149,6 @@ async def test_clients_behind_a_trusted_proxy_are_counted_apart():
             assert server.live == 2
 
 
-BAD_KEY = request(without=frozenset({"Sec-WebSocket-Key"}), headers=[("Sec-WebSocket-Key", "x")])
-TWO_KEYS = request(headers=[("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")])
-TWO_ORIGINS = request(headers=[("Origin", "https://a.example"), ("Origin", "https://b.example")])
-OLD_VERSION = request(
-    without=frozenset({"Sec-WebSocket-Version"}), headers=[("Sec-WebSocket-Version", "8")]
-)
-MANY_HEADERS = request(headers=[(f"X-{i}", "x") for i in range(129)])
-LONG_LINE = request("/ws/audio?x=" + "x" * 9000)
-LONG_HEADER = request(headers=[("X-Long", "x" * 9000)])
-WITH_A_BODY = request(method="POST", headers=[("Content-Length", "4")]) + b"body"
-TLS_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32) + b"\n" + bytes(500)
-
-
-@pytest.mark.parametrize(
-    ("head", "status"),
-    [
-        (BAD_KEY, 400),
-        (TWO_KEYS, 400),
-        (TWO_ORIGINS, 400),
-        (OLD_VERSION, 400),
-        (request(version="HTTP/1.0"), 505),
-        (MANY_HEADERS, 431),
-        (LONG_HEADER, 431),
-        (LONG_LINE, 414),
-        (WITH_A_BODY, None),
-        (TLS_HELLO, None),
-        (b"\r\n\r\n", None),
-        (b"GET\r\n\r\n", None),
-    ],
-)
-async def test_what_the_library_refuses_keeps_its_answer(head, status):
-    """The library's refusals are plain text or a bare close; none names a version, none a slot."""
-    config = replace(CONFIG, handshake_timeout=1.0)
-    async with run_server(config, max_connections=1) as server:
-        async with raw_client(server.port, head, upgrade=False) as client:
-            said = (await client.read_rest()).decode()
-        if status is None:
-            assert said == ""
-        else:
-            phrase = HTTPStatus(status).phrase
-            assert said.startswith(f"HTTP/1.1 {status} {phrase}\r\n")
-            assert "Content-Type: text/plain" in said
-            assert not re.search("^Server:", said, re.MULTILINE | re.IGNORECASE)
-        async with raw_client(server.port):  # the only slot is there
-            assert server.live == 1
-
-
 async def test_a_tls_client_gets_a_bare_close():
     """A client that speaks TLS to the plain port fails, in the handshake's time."""
     config = replace(CONFIG, handshake_timeout=0.3)
@@ -308,18 +260,6 @@ async def test_a_correlation_id_of_the_clients_own_is_ignored():
         assert mine not in json.dumps(heard.messages)
         assert {m["correlation_id"] for m in heard.messages} == {context.correlation_id}
         assert uuid.UUID(context.correlation_id).version == 4
-
-
-async def test_a_handshake_has_a_time_for_all_of_it():
-    """A client that sends its request byte by byte is cut when the time is over."""
-    config = replace(CONFIG, handshake_timeout=0.3)
-    async with (
-        run_server(config) as server,
-        raw_client(server.port, b"GET /ws/audio HTTP/1.1\r\n", upgrade=False) as client,
-    ):
-        client.send(b"Host: gateway\r\n")
-        assert await client.read_rest() == b""
-        assert server.live == 0
 
 
 async def test_unfinished_handshakes_are_bounded():

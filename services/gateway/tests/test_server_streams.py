@@ -93,11 +93,15 @@ async def test_a_failed_connection_frees_its_slot_in_two_seconds():
         assert given(server) == []
 
 
-async def test_too_many_fragments_fail_the_connection():
-    """A message in more fragments than the library takes is 1009, and a protocol error."""
+async def test_too_many_fragments_fail_the_connection(monkeypatch):
+    """A message in more fragments than the library takes is 1009, and a protocol error.
+
+    The library's own number is out of reach: so many fragments are tiny, and over their budget.
+    """
+    monkeypatch.setattr("websockets.asyncio.messages.MAX_FRAGMENTS", 20)
     fragment = Frame(Opcode.CONT, b"\x00", fin=False)
     async with run_server(QUICK) as server, raw_client(server.port) as client:
-        client.send(AUDIO, Frame(Opcode.BINARY, b"\x00", fin=False), *[fragment] * 4096)
+        client.send(AUDIO, Frame(Opcode.BINARY, b"\x00", fin=False), *[fragment] * 20)
         assert await frames(client) == [close_frame(1009, b"too many fragments")]
         await until(lambda: server.live == 0, 2.5)
         assert given(server) == []
@@ -159,6 +163,8 @@ async def test_a_close_frame_with_tcp_kept_open_is_a_disconnect():
 EMPTY = Frame(Opcode.BINARY, b"")
 FIRST = Frame(Opcode.BINARY, b"\x00\x01", fin=False)
 EMPTY_FRAGMENT = Frame(Opcode.CONT, b"", fin=False)
+TINY_FRAGMENT = Frame(Opcode.CONT, b"\x00", fin=False)
+LAST = Frame(Opcode.CONT, b"\x00")
 
 
 @pytest.mark.parametrize(
@@ -169,12 +175,21 @@ EMPTY_FRAGMENT = Frame(Opcode.CONT, b"", fin=False)
         [Frame(Opcode.PING, bytes(125))] * 42,
         [EMPTY] * 42,
         [FIRST, *[EMPTY_FRAGMENT] * 42],
-        [PING, EMPTY] * 21,
+        [FIRST, *[TINY_FRAGMENT] * 42],
+        [PING, EMPTY, FIRST, TINY_FRAGMENT, LAST] * 11,
     ],
-    ids=["pings", "pongs", "long pings", "empty messages", "empty fragments", "mixed"],
+    ids=[
+        "pings",
+        "pongs",
+        "long pings",
+        "empty messages",
+        "empty fragments",
+        "tiny fragments",
+        "mixed",
+    ],
 )
 async def test_a_flood_is_cut(flood):
-    """Over the budget of control frames and empty messages: an error, 1008, and no audio kept."""
+    """Over the budget of control frames and their like: an error, 1008, and no audio kept."""
     async with run_server() as server, raw_client(server.port) as client:
         client.send(AUDIO, *flood)
         said = [frame for frame in await frames(client) if frame.opcode is not Opcode.PONG]
@@ -229,6 +244,18 @@ async def test_fragments_that_end_empty_are_not_a_flood():
         client.send(*message * 100, DONE)
         await server.store.until_given()
         assert given(server) == [("done", PCM * 100)]
+
+
+@pytest.mark.parametrize("size", [128, 1_024, 4_096])
+async def test_a_large_message_in_pieces_is_not_a_flood(size):
+    """64 KiB in fragments of an honest size, also of a small device's, cost no budget."""
+    pieces = [bytes(size)] * (65_536 // size)
+    first, last = Frame(Opcode.BINARY, pieces[0], fin=False), Frame(Opcode.CONT, pieces[-1])
+    between = [Frame(Opcode.CONT, piece, fin=False) for piece in pieces[1:-1]]
+    async with run_server() as server, raw_client(server.port) as client:
+        client.send(*[first, *between, last] * 3, DONE)
+        await server.store.until_given()
+        assert given(server) == [("done", bytes(3 * 65_536))]
 
 
 async def test_a_flood_after_done_does_not_change_the_answer():

@@ -239,7 +239,9 @@ UNSUPPORTED = error(
 IDLE = error("idle_timeout", 1001, "no audio arrived in time", retryable=True)
 EXPIRED = error("session_expired", 1008, "the session lasted too long", retryable=True)
 STOPPING = error("shutting_down", 1001, "the gateway is stopping", retryable=True)
-FLOODED = error("rate_limited", 1008, "too many control frames or empty messages", abort=True)
+FLOODED = error(
+    "rate_limited", 1008, "too many control frames, empty messages or tiny fragments", abort=True
+)
 RIFF_WAVE = b"RIFF\x24\x00\x00\x00WAVE"
 
 DISCARDED = {

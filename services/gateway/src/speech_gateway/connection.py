@@ -1,11 +1,13 @@
 """One WebSocket connection: `websockets`' own, made fair and quick to tell how it ended.
 
 The only place that leans on the insides of `websockets` (`recv_messages`, `process_event`,
-`data_received`); `tests/test_connection.py` pins each. What it adds to the library's connection:
+`data_received`, `send_data`); `tests/test_connection_pins.py` pins each. What it adds to the
+library's connection:
 
-* it reads 16 KiB at a time, so that a client that floods tiny frames (43,000 fit into asyncio's
-  own 256 KiB) cannot hold the loop for long;
-* control frames and empty messages have a budget, which the library answers unseen otherwise;
+* it reads 16 KiB at a time and parses 2 KiB of that, so that a client that floods tiny frames
+  (43,000 fit into asyncio's own 256 KiB) cannot hold the loop for long, and is cut soon;
+* control frames, empty messages and tiny fragments have a budget: the library answers the first
+  unseen, and no other limit counts the last;
 * a client that does not read is aborted, instead of piling up pongs in memory;
 * `receive` says at once how a stream ended, in stream order, also while the client puts off the
   closing of its TCP connection (the library's `recv` waits for that);
@@ -22,8 +24,8 @@ from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import PayloadTooBig, TooManyFragments
-from websockets.frames import CLOSE, CONT, PING, PONG, CloseCode, Frame
-from websockets.protocol import CLOSING, OPEN, Event
+from websockets.frames import CLOSE, CONT, DATA_OPCODES, CloseCode, Frame
+from websockets.protocol import CLOSING, OPEN, SEND_EOF, Event
 
 from speech_gateway.admission import Slot, UnfinishedHandshakes
 from speech_gateway.errors import Ending, GatewayError
@@ -31,6 +33,8 @@ from speech_gateway.handshake import Wanted
 from speech_gateway.rates import TokenBucket
 
 READ_BYTES = 16_384
+PARSED_BYTES = 2_048
+"""Some 340 of the smallest frames: what a flooder costs before its budget is looked at."""
 WRITE_LIMIT_BYTES = 65_536
 MAX_QUEUED_FRAMES = 4
 """Bounds what a stalled connection holds: four frames of at most 64 KiB, and one read."""
@@ -40,6 +44,11 @@ _ABORT_AFTER_SECONDS = 0.25
 
 _BUDGET_BURST = 40
 _BUDGET_PER_SECOND = 20
+_TINY_FRAGMENT_BYTES = 128
+"""What is shorter, and does not end its message, takes from the budget: 4 ms of audio."""
+
+_room = memoryview(bytearray(READ_BYTES))
+"""Where all connections read to: asyncio asks for it, fills it and reports in one go."""
 
 
 class StreamEnded(GatewayError):
@@ -70,7 +79,6 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         self._close_timeout = close_timeout
         self._handshakes = handshakes
         self._budget = TokenBucket(_BUDGET_BURST, _BUDGET_PER_SECOND, self.loop.time())
-        self._chunk = bytearray()
         self._ending: Ending | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
         self.stream_ended = asyncio.Event()
@@ -134,22 +142,24 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         if self._ending is None:
             self._end_stream(Ending.DISCONNECT)
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         """Offer room for one small read."""
-        self._chunk = bytearray(READ_BYTES)
-        return self._chunk
+        return _room
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what one read brought."""
-        chunk, self._chunk = self._chunk, bytearray()
-        del chunk[nbytes:]
-        self.data_received(chunk)
+        """Take what one read brought, bit by bit: the stream may end with each."""
+        received = bytes(_room[:nbytes])
+        for start in range(0, nbytes, PARSED_BYTES):
+            self.data_received(received[start : start + PARSED_BYTES])
 
-    def data_received(self, data: bytes | bytearray) -> None:
+    def data_received(self, data: bytes) -> None:
         """Parse what arrived, unless the stream has ended; notice at once if it ends now."""
         if self._ending is Ending.RATE_LIMITED:
             return  # a flooder's further frames are not even looked at
-        super().data_received(bytes(data))
+        super().data_received(data)
+        if self._failed_before_its_answer():
+            self.transport.abort()
+            return
         if self.protocol.state is CLOSING and self._ending is None:
             self._notice_end()
 
@@ -157,10 +167,26 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         """Pass on one frame, if its budget allows."""
         if self._ending is not None:
             return  # sent after the end, in the same read
-        if self._is_on_budget(event) and not self._budget.take(self.loop.time()):
+        if not isinstance(event, Frame):
+            super().process_event(event)
+        elif self._is_on_budget(event) and not self._budget.take(self.loop.time()):
             self._end_stream(Ending.RATE_LIMITED)
+        elif event.opcode in DATA_OPCODES:
+            self.recv_messages.put(event)
+
+    def send_data(self) -> None:
+        """Send what is owed in one write, because a flood of pings owes a flood of pongs.
+
+        Nothing to a client that has gone: asyncio would log each attempt.
+        """
+        writes = self.protocol.data_to_send()
+        if not writes or self.transport.is_closing():
             return
-        super().process_event(event)
+        if data := b"".join(writes):
+            self.transport.write(data)
+        if SEND_EOF in writes:
+            with contextlib.suppress(OSError):  # gone meanwhile
+                self.transport.write_eof()
 
     def pause_writing(self) -> None:
         """Abort a client that lets more than `WRITE_LIMIT_BYTES` wait."""
@@ -170,18 +196,23 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
     # Inside
 
     @staticmethod
-    def _is_on_budget(event: Event) -> bool:
-        """Tell whether this is a control frame, or an empty one.
+    def _is_on_budget(frame: Frame) -> bool:
+        """Tell whether this is a control frame, an empty message, or a tiny fragment.
 
         An empty final fragment is not: some honest clients end every fragmented message so.
         """
-        if not isinstance(event, Frame):
-            return False
-        if event.opcode is PING or event.opcode is PONG:
-            return True
-        if event.data or event.opcode is CLOSE:
-            return False
-        return not (event.opcode is CONT and event.fin)
+        if frame.opcode not in DATA_OPCODES:
+            return frame.opcode is not CLOSE
+        if not frame.fin:
+            return len(frame.data) < _TINY_FRAGMENT_BYTES
+        return not frame.data and frame.opcode is not CONT
+
+    def _failed_before_its_answer(self) -> bool:
+        """Tell whether what came behind a request, before its answer, has ended the connection.
+
+        The library has ended its side then, and fails to send an answer: with a traceback.
+        """
+        return self.request is not None and self.response is None and self.protocol.eof_sent
 
     def _notice_end(self) -> None:
         failure = self.protocol.parser_exc

@@ -69,7 +69,11 @@ class Ending(Enum):
     CHUNK_TOO_LARGE = Rule("chunk_too_large", 1009, False, False, "a message was too large")
     PROTOCOL_ERROR = Rule("protocol_error", 1002, False, False, "RFC 6455 was not kept")
     RATE_LIMITED = Rule(
-        "rate_limited", 1008, False, False, "too many control frames or empty messages"
+        "rate_limited",
+        1008,
+        False,
+        False,
+        "too many control frames, empty messages or tiny fragments",
     )
     INVALID_MESSAGE = Rule("invalid_message", 1003, False, False, "the text message is not known")
     UNSUPPORTED_AUDIO = Rule(

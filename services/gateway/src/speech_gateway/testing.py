@@ -136,7 +136,11 @@ class RunningServer:
 
 @contextlib.asynccontextmanager
 async def run_server(
-    config: ServerConfig = CONFIG, *, max_connections: int = 10, max_per_address: int = 10_000
+    config: ServerConfig = CONFIG,
+    *,
+    max_connections: int = 10,
+    max_per_address: int = 10_000,
+    kind: type[GatewayServer] = GatewayServer,
 ) -> AsyncIterator[RunningServer]:
     """Run a whole server; drain and close it in the end.
 
@@ -144,7 +148,7 @@ async def run_server(
         TimeoutError: if the server does not end, because something leaks.
     """
     admission, store, ready = Admission(max_connections, max_per_address), StoreDouble(), Switch()
-    gateway = GatewayServer(config, store, admission, ready, Metrics())
+    gateway = kind(config, store, admission, ready, Metrics())
     running = RunningServer(gateway, store, ready)
     running.port = await running.gateway.start()
     try:

@@ -1,0 +1,94 @@
+"""What a page in Prometheus' text format says, and what lies between two looks at it.
+
+Pure. Used by `load_metrics.py` and by `top.py`'s figures.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many observations were at most as large as each bound.
+
+    Attributes:
+        bounds: ascending; the last one is infinite.
+        counts: cumulative, one for each bound.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[float, ...]
+
+    def since(self, earlier: "Histogram") -> "Histogram | None":
+        """Return what was observed after `earlier`; nothing if the process is another one."""
+        if self.bounds != earlier.bounds:
+            return None
+        counts = tuple(now - was for now, was in zip(self.counts, earlier.counts, strict=True))
+        return None if min(counts) < 0 else Histogram(self.bounds, counts)
+
+    def quantile(self, part: float) -> float | None:
+        """Return the value that this part (0 to 1) of the observations does not exceed.
+
+        Interpolated within its bucket, as Prometheus' `histogram_quantile` does; above the largest
+        bound that bound is returned. Nothing if nothing was observed.
+        """
+        total = self.counts[-1]
+        if not total:
+            return None
+        index = next(at for at, count in enumerate(self.counts) if count and count >= part * total)
+        low, high = (0.0, *self.bounds)[index : index + 2]
+        if math.isinf(high):
+            return low
+        below, up_to = (0.0, *self.counts)[index : index + 2]
+        return low + (high - low) * (part * total - below) / (up_to - below)
+
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The samples of one look, by name. What is not on the page is `None` or empty."""
+
+    samples: Mapping[str, tuple[tuple[Labels, float], ...]]
+
+    def value(self, name: str) -> float | None:
+        """Return the sum of all samples of that name."""
+        found = self.samples.get(name)
+        return None if found is None else math.fsum(value for _, value in found)
+
+    def by(self, name: str, label: str) -> dict[str, float]:
+        """Return the samples of that name by the value of a label, summed over the others."""
+        sums: dict[str, float] = defaultdict(float)
+        for labels, value in self.samples.get(name, ()):
+            sums[labels.get(label, "")] += value
+        return dict(sums)
+
+    def label(self, name: str, label: str) -> str | None:
+        """Return a label of the first sample of that name."""
+        return next((labels.get(label) for labels, _ in self.samples.get(name, ())), None)
+
+    def histogram(self, name: str) -> Histogram | None:
+        """Return a histogram that has no labels of its own."""
+        buckets = self.by(f"{name}_bucket", "le")
+        if not buckets:
+            return None
+        bounds, counts = zip(*sorted((float(le), n) for le, n in buckets.items()), strict=True)
+        return Histogram(bounds, counts)
+
+
+def read(page: str) -> Page:
+    """Return what a page in Prometheus' text format says.
+
+    Raises:
+        ValueError: It is not such a page.
+    """
+    samples: dict[str, list[tuple[Labels, float]]] = defaultdict(list)
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            samples[sample.name].append((sample.labels, sample.value))
+    return Page({name: tuple(found) for name, found in samples.items()})
