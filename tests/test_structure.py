@@ -25,6 +25,7 @@ CLIENT_CLASSES = ("Producer", "Consumer", "AdminClient")
 
 PURE = {
     "speech_lib.codec",
+    "speech_lib.collector",
     "speech_lib.errors",
     "speech_lib.events",
     "speech_lib.headers",
@@ -32,6 +33,7 @@ PURE = {
     "speech_lib.kafka",
     "speech_lib.records",
     "speech_lib.setting_types",
+    "speech_lib.spans",
     "speech_lib.tracing",
     "speech_gateway.admission",
     "speech_gateway.errors",
@@ -141,6 +143,14 @@ def test_no_service_knows_which_kafka_library_is_used() -> None:
     """It stays inside of the library, and the registry's client inside of one module."""
     assert importers("confluent_kafka") <= of_member("speech_lib")
     assert importers("confluent_kafka.schema_registry") == {"speech_lib.registry"}
+
+
+def test_opentelemetry_stays_inside_of_one_module() -> None:
+    """It is an extra: what is loaded without it must not import it."""
+    assert importers("opentelemetry") == {"speech_lib.otlp"}
+    assert {name for name in SHIPPED if "speech_lib.otlp" in within_members(name)} == {
+        "speech_lib.telemetry"
+    }
 
 
 @pytest.mark.parametrize("module", sorted(PURE))

@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 from typing import Annotated, Literal
 
+import certifi
 import pytest
 from pydantic import Field, SecretStr
 from speech_lib.config import KafkaEnvironment, ServiceSettings, unusable_address
@@ -63,6 +64,10 @@ def test_defaults() -> None:
         "LOG_LEVEL": "INFO",
         "LOG_FORMAT": "json",
         "ENVIRONMENT": "production",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": None,
+        "OTEL_EXPORTER_OTLP_HEADERS": None,
+        "OTEL_EXPORTER_OTLP_TIMEOUT": 10.0,
+        "OTEL_RESOURCE_ATTRIBUTES": None,
         "MAX_CONNECTIONS": 10,
         "MAX_BYTES": 2000,
         "IDLE_TIMEOUT_SECONDS": 10.0,
@@ -179,8 +184,8 @@ def test_number_outside_its_bounds(text: str, got: str) -> None:
             "KAFKA_SASL_USERNAME: expected 1 to 255 printable characters",
         ),
         (
-            {"KAFKA_SSL_CA_LOCATION": "/nowhere/ca.pem"},
-            "KAFKA_SSL_CA_LOCATION: expected the path of a file that can be read",
+            {"KAFKA_SSL_CA_LOCATION": __file__},
+            "KAFKA_SSL_CA_LOCATION: expected the path of a file of PEM certificates",
         ),
     ],
 )
@@ -219,7 +224,7 @@ def test_all_that_is_wrong_is_on_one_line() -> None:
 
 def test_kafka_settings_are_handed_over() -> None:
     """What the adapters take is made of the variables."""
-    ca = __file__
+    ca = certifi.where()
     assert load(**SASL, KAFKA_SSL_CA_LOCATION=ca).kafka() == KafkaSettings(
         bootstrap_servers="kafka:9092",
         security_protocol="SASL_SSL",
@@ -247,7 +252,7 @@ def test_credentials_need_sasl(name: str) -> None:
 def test_ca_needs_tls() -> None:
     """Certificates that would silently not be used are refused."""
     line = "KAFKA_SSL_CA_LOCATION: needs KAFKA_SECURITY_PROTOCOL SSL or SASL_SSL"
-    assert refusal(KAFKA_SSL_CA_LOCATION=__file__) == line
+    assert refusal(KAFKA_SSL_CA_LOCATION=certifi.where()) == line
 
 
 def with_password_file(path: Path) -> dict[str, str]:

@@ -1,11 +1,14 @@
 """Log lines: their form, and all that must not be in them."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
+import os
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -63,6 +66,39 @@ def test_own_line_is_one_json_object(configure, lines) -> None:
     configure()
     logs.get_logger(__name__).info("session", bytes=3, ok=True, ratio=0.5, id=None)
     assert lines() == [line("session", bytes=3, ok=True, ratio=0.5, id=None)]
+
+
+@pytest.mark.parametrize("environment", ["production", "development"])
+def test_a_reader_that_has_gone_stops_nobody(configure, monkeypatch, environment) -> None:
+    """Neither lines of ours nor a library's raise, with the pipe broken or stdout closed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    stdout = os.fdopen(writing, "w")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    configure(ENVIRONMENT=environment)
+    logs.get_logger(__name__).info("e")
+    logging.getLogger("httpcore").warning("e")
+    with contextlib.suppress(BrokenPipeError):
+        stdout.close()
+    logs.get_logger(__name__).info("e")
+
+
+def test_lines_of_threads_stay_whole(configure, lines) -> None:
+    """Ours and a library's, written at the same time."""
+
+    def write(number: int) -> None:
+        for _ in range(50):
+            logs.get_logger(__name__).info("own", number=number, text="x" * 500)
+            logging.getLogger("httpcore").warning("foreign")
+
+    configure()
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = Counter((each["event"], each.get("number")) for each in lines())
+    assert told == {**{("own", number): 50 for number in range(4)}, ("foreign", None): 200}
 
 
 def test_level_decides(configure, lines) -> None:

@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError
 from speech_lib.delivery import delivery_error
 from speech_lib.errors import BrokerUnavailable, DeliveryError, TopicMissing
 from speech_lib.kafka import MAX_RECORD_BYTES, KafkaSettings
+from speech_lib.pending import Queued
 from speech_lib.producer import RecordProducer
 from speech_lib.records import Record, Stored
 from speech_lib.testing.mock_cluster import MockCluster
@@ -212,6 +213,23 @@ def test_a_full_queue_refuses_at_once(cluster):
     assert facts(error) == ("no", False, "_QUEUE_FULL")
     assert took < 0.2
     assert [facts(other) for other in others] == [("unknown", False, "_DESTROY")] * 2
+
+
+def test_what_waits_for_the_broker_is_counted(cluster):
+    """Records and their bytes, until each is answered."""
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            await producer.send(RECORD)
+            assert producer.queued == Queued(0, 0)
+            cluster.set_broker_down()
+            sending = [asyncio.ensure_future(producer.send(RECORD)) for _ in range(2)]
+            await until(lambda: producer.queued == Queued(2, 2 * len(b"keyvalue")))
+            cluster.set_broker_up()
+            await asyncio.gather(*sending)
+            assert producer.queued == Queued(0, 0)
+
+    asyncio.run(scenario())
 
 
 def test_the_queue_is_bounded_by_default(cluster):

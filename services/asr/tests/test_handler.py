@@ -9,11 +9,13 @@ from speech_asr.errors import Reason, Unprocessable
 from speech_asr.handler import Handler, Topics
 from speech_asr.metrics import Metrics
 from speech_asr.outbox import Outbox
+from speech_asr.traces import Traces
 from speech_lib.errors import DeliveryError
 from speech_lib.events import AudioInputEvent, TextRecognized, TextRecognizedEvent
 from speech_lib.records import Record
 from speech_lib.registry import EventDeserializer, EventSerializer
 from speech_lib.testing.fakes import FakeBroker, FakeProducer, FakeRegistry
+from speech_lib.testing.spans import KeptSpans
 from structlog.testing import capture_logs
 
 AUDIO, TEXT, DEAD = "audio", "text", "dead"
@@ -45,6 +47,7 @@ class Scene:
         self.recogniser = ScriptedRecogniser(outcome or Recognition(WORDS, "en-US", 0.75))
         self.metrics = Metrics()
         self.errors = []
+        self.sink = KeptSpans()
         self.texts = EventDeserializer(self.registry, TextRecognizedEvent)
 
     def serializer(self, topic, event_class):
@@ -74,6 +77,7 @@ class Scene:
                 Outbox(producer, lambda *_: None),
                 Topics(TEXT, DEAD),
                 self.metrics,
+                Traces(self.sink, "group"),
             )
             await handler.handle(record)
 
@@ -128,6 +132,45 @@ def test_the_trace_goes_on_in_a_span_of_its_own(event, sent):
     assert (trace == TRACE, span == "b7ad6b7169203331") == (sent == TRACEPARENT, False)
 
 
+def spans(scene):
+    """Return what each span tells of its place: name, parent, link, error; parents by name."""
+    names = {each.context.span_id: each.name for each in scene.sink.spans}
+    names["b7ad6b7169203331"] = "who made it"
+
+    def name(context):
+        return names[context.span_id] if context else None
+
+    told = scene.sink.spans
+    return [(name(each.parent), name(each.link), each.name, each.error) for each in told]
+
+
+def test_what_was_done_is_told_in_spans(event):
+    """Recognising and sending are parts of the processing; the text carries on who sent it."""
+    scene = Scene()
+    scene.handle(scene.put(event, traceparent=TRACEPARENT))
+    assert spans(scene) == [
+        ("process audio", None, "recognise", None),
+        ("process audio", None, "send text", None),
+        ("who made it", "who made it", "process audio", None),
+    ]
+    sent = next(each for each in scene.sink.spans if each.name == "send text")
+    (record,) = scene.broker.records(TEXT)
+    assert record.headers["traceparent"] == sent.context.header()
+
+
+def test_a_refused_text_and_its_dead_letter_are_told_in_spans(event):
+    """What the broker refused is an error, as is the whole; the dead letter was sent well."""
+    scene = Scene()
+    scene.errors = [DeliveryError(stored="no", permanent=True, reason="MSG_SIZE_TOO_LARGE")]
+    scene.handle(scene.put(event, traceparent=TRACEPARENT))
+    assert spans(scene) == [
+        ("process audio", None, "recognise", None),
+        ("process audio", None, "send text", "result_refused"),
+        ("process audio", "who made it", "send dead", None),
+        ("who made it", "who made it", "process audio", "result_refused"),
+    ]
+
+
 def test_one_line_tells_of_an_utterance_without_its_words(event):
     """Who operates the service sees how fast it is, and nothing of what people say."""
     scene = Scene()
@@ -156,6 +199,7 @@ def test_silence_and_an_empty_file_are_results_too(audio_event, wav_file):
         0.0,
         None,
     )
+    assert scene.count("speech_asr_real_time_factor_count") == 0  # of nothing there is none
     (record,) = scene.broker.records(TEXT)
     assert scene.texts.decode(record.value).payload == TextRecognized("", "en-US", 0.0)
 
@@ -165,12 +209,14 @@ def test_what_is_counted(event, audio_event):
     scene = Scene()
     scene.handle(scene.put(event))
     scene.handle(scene.put(audio_event(b"none")))
-    assert scene.count("asr_utterances_total", outcome="recognised") == 1
-    assert scene.count("asr_utterances_total", outcome="dead_letter") == 1
-    assert scene.count("asr_dead_letters_total", reason="not_wav") == 1
-    assert scene.count("asr_dead_letters_total", reason="not_avro") == 0
-    assert scene.count("asr_audio_seconds_total") == 0.5
-    assert scene.count("asr_recognition_seconds_sum") == 0.5
+    assert scene.count("speech_asr_utterances_total", outcome="recognised") == 1
+    assert scene.count("speech_asr_utterances_total", outcome="dead_letter") == 1
+    assert scene.count("speech_asr_dead_letters_total", reason="not_wav") == 1
+    assert scene.count("speech_asr_dead_letters_total", reason="not_avro") == 0
+    assert scene.count("speech_asr_audio_seconds_total") == 0.5
+    assert scene.count("speech_asr_recognition_seconds_sum") == 0.5
+    assert scene.count("speech_asr_real_time_factor_count") == 1
+    assert scene.count("speech_asr_real_time_factor_sum") == 1.0
 
 
 def test_a_dead_letter_is_the_record_as_it_came_with_its_reason():

@@ -35,10 +35,17 @@ class Work:
             self._running -= 1
 
 
+class MeasuredFake(FakeConsumer):
+    """Knows how far behind it is, as the recogniser's consumer does."""
+
+    def lags(self):
+        return {of: len(self._broker.records(of[0])) - at for of, at in sorted(self._next.items())}
+
+
 class Scene:
     """A topic with records, a pipeline that reads it, and what has been committed."""
 
-    def __init__(self, records, *, capacity=4, drain_seconds=5.0, consumer=FakeConsumer):
+    def __init__(self, records, *, capacity=4, drain_seconds=5.0, consumer=MeasuredFake):
         self.broker = FakeBroker()
         self.work = Work()
         self.signals = StopSignals()
@@ -70,7 +77,7 @@ class Scene:
             self.work.gate(offset).set()
 
 
-class CountingConsumer(FakeConsumer):
+class CountingConsumer(MeasuredFake):
     """Tells how often it was polled."""
 
     polls = 0
@@ -124,7 +131,7 @@ def test_only_so_many_are_in_hand():
 
     async def script(scene):
         await until(lambda: len(scene.work.begun) == 3)
-        assert scene.metrics.registry.get_sample_value("asr_utterances_in_hand") == 3
+        assert scene.metrics.registry.get_sample_value("speech_asr_utterances_in_hand") == 3
         for offset in range(10):
             scene.finish(offset)
             await until(lambda offset=offset: scene.committed == offset + 1)
@@ -133,6 +140,22 @@ def test_only_so_many_are_in_hand():
     scene = Scene(10, capacity=3)
     play(scene, script)
     assert scene.work.most == 3
+
+
+def test_what_waits_unread_can_be_seen_until_the_partition_is_given_up():
+    """The lag of a partition is told while it is this member's, and no longer."""
+    lag = ("speech_asr_consumer_lag_records", {"partition": "0"})
+
+    async def script(scene):
+        seen = scene.metrics.registry.get_sample_value
+        assert seen(*lag) is None
+        await until(lambda: seen(*lag) == 7)
+        scene.finish(*range(10))
+        scene.signals.receive()
+
+    scene = Scene(10, capacity=3)
+    play(scene, script)
+    assert scene.metrics.registry.get_sample_value(*lag) is None
 
 
 def test_nothing_is_committed_past_a_record_that_is_not_finished():
@@ -233,7 +256,7 @@ def test_what_is_in_hand_of_a_lost_partition_is_done_again():
     assert sorted(scene.work.begun) == [0, 1, 1, 2, 2]
 
 
-class BreakingConsumer(FakeConsumer):
+class BreakingConsumer(MeasuredFake):
     """Can never read again, once it has given its first records."""
 
     def poll(self, timeout, max_records=16):
@@ -248,7 +271,7 @@ def test_a_consumer_that_fails_for_good_is_replaced():
 
     async def script(scene):
         await until(lambda: len(scene.consumers) == 2)
-        scene._consumer = FakeConsumer
+        scene._consumer = MeasuredFake
         scene.finish(0, 1)
         await until(lambda: scene.committed == 2)
         scene.signals.receive()
@@ -256,7 +279,7 @@ def test_a_consumer_that_fails_for_good_is_replaced():
     play(Scene(2, consumer=BreakingConsumer), script)
 
 
-class RefusingConsumer(FakeConsumer):
+class RefusingConsumer(MeasuredFake):
     """Fails the first two commits."""
 
     left = 2

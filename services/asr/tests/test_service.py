@@ -318,9 +318,24 @@ def test_how_late_the_event_loop_is_can_be_seen(topics):
         asr.wait_for("ready")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
             page = answer.read().decode()
-    counted = re.search(r"^asr_loop_lag_seconds_count (\S+)$", page, re.MULTILINE)
+    counted = re.search(r"^speech_asr_loop_lag_seconds_count (\S+)$", page, re.MULTILINE)
     assert counted is not None
     assert float(counted[1]) > 0
+
+
+@pytest.mark.pipeline
+def test_what_waits_unread_can_be_seen(topics, audio_event, wav_file):
+    """For the partition that it reads, as soon as it has read; beside it that the service works."""
+    with service(**topics.variables) as asr:
+        port = asr.wait_for("listening")["ops_port"]
+        topics.send(topics.encode(audio_event(wav_file(b""))))
+        asr.wait_for("utterance")
+        page, deadline = "", time.monotonic() + 10
+        while 'consumer_lag_records{partition="0"} 0.0' not in page:
+            assert time.monotonic() < deadline, page
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                page = answer.read().decode()
+    assert "speech_asr_ready 1.0" in page
 
 
 @pytest.mark.pipeline

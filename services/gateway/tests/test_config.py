@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from speech_gateway.__main__ import server_config
 from speech_gateway.config import GatewaySettings
 from speech_gateway.messages import Limits
+from speech_gateway.server import ServerConfig
 from speech_lib.errors import ConfigError
 
 REQUIRED = {
@@ -45,6 +47,10 @@ def test_the_defaults_are_those_of_the_documents() -> None:
         "log_level": "INFO",
         "log_format": "json",
         "environment": "production",
+        "otel_exporter_otlp_endpoint": None,
+        "otel_exporter_otlp_headers": None,
+        "otel_exporter_otlp_timeout": 10.0,
+        "otel_resource_attributes": None,
         "host": "127.0.0.1",
         "port": 8000,
         "max_connections": 10,
@@ -81,6 +87,7 @@ SECONDS = [
     "HANDSHAKE_TIMEOUT_SECONDS",
     "DELIVERY_TIMEOUT_SECONDS",
     "DRAIN_SECONDS",
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
 ]
 
 
@@ -160,6 +167,14 @@ TEXTS = {
     ),
     "HOST": ("a host name or an IP address", [f"{SECRET}/x", f"a {SECRET}", f"http://{SECRET}"]),
     "OPS_HOST": ("a host name or an IP address", [f"{SECRET}/x", f"a {SECRET}", "*"]),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": (
+        "an http:// or https:// URL",
+        [SECRET, f"grpc://{SECRET}:4317", "http://", f"http://{SECRET}:99999"],
+    ),
+    "OTEL_RESOURCE_ATTRIBUTES": (
+        "name=value, or several separated by commas",
+        [SECRET, f"={SECRET}", f"a=b,{SECRET}", ","],
+    ),
     "TOPIC_AUDIO_INGRESS": (
         "1 to 249 letters, digits, '.', '_' or '-'",
         [f"{SECRET}/x", "..", "x" * 250],
@@ -170,7 +185,7 @@ TEXTS = {
     ),
     "KAFKA_SASL_USERNAME": ("1 to 255 printable characters", [f"{SECRET}\nx", "x" * 256]),
     "KAFKA_SSL_CA_LOCATION": (
-        "the path of a file that can be read",
+        "the path of a file of PEM certificates",
         [f"missing/{SECRET}.pem", ".", f"{SECRET}\0"],
     ),
     "TRUSTED_PROXIES": (
@@ -217,6 +232,7 @@ def test_a_wrong_address_or_name_is_one_line_that_does_not_repeat_it(name: str, 
 def test_every_variable_is_tried_here() -> None:
     """A variable that is added needs its wrong values added too."""
     elsewhere = {"KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_MECHANISM", "KAFKA_SASL_PASSWORD"}
+    elsewhere |= {"OTEL_EXPORTER_OTLP_HEADERS"}
     tried = WHOLE.keys() | set(SECONDS) | CHOICES.keys() | TEXTS.keys() | elsewhere
     assert tried == {field.alias for field in GatewaySettings.model_fields.values()}
 
@@ -334,3 +350,24 @@ def test_the_settings_are_frozen() -> None:
     settings = load()
     with pytest.raises(ValidationError, match="frozen"):
         settings.port = 1
+
+
+def test_the_server_is_told_what_the_environment_says() -> None:
+    """Every setting that is about clients reaches the server."""
+    settings = load(
+        HOST="127.0.0.2",
+        PORT="0",
+        ORIGIN_ALLOWLIST="https://app.example",
+        TRUSTED_PROXIES="10.0.0.0/8",
+        BUFFER_LIMIT_ACTION="publish",
+        HANDSHAKE_TIMEOUT_SECONDS="3",
+    )
+    assert server_config(settings) == ServerConfig(
+        host="127.0.0.2",
+        port=0,
+        limits=settings.limits(),
+        fill_at_limit=True,
+        origin_allowlist=frozenset({"https://app.example"}),
+        trusted_proxies=(ip_network("10.0.0.0/8"),),
+        handshake_timeout=3.0,
+    )

@@ -11,6 +11,7 @@ from speech_lib.events import AudioInput, AudioInputEvent
 from speech_lib.registry import EventSerializer
 from speech_lib.schemas import schema_text
 from speech_lib.testing.fakes import FakeBroker, FakeProducer, FakeRegistry
+from speech_lib.testing.spans import KeptSpans
 from speech_lib.tracing import TraceContext
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +31,7 @@ def make(*, ready: bool = True) -> tuple[Publisher, FakeProducer, FakeBroker]:
     serializer = EventSerializer(FakeRegistry(), TOPIC, AudioInputEvent, auto_register=True)
     if ready:
         serializer.warm_up()
-    return Publisher(producer, serializer, TOPIC), producer, broker
+    return Publisher(producer, serializer, TOPIC, KeptSpans()), producer, broker
 
 
 async def test_an_utterance_is_stored_as_an_event():
@@ -43,15 +44,30 @@ async def test_an_utterance_is_stored_as_an_event():
     assert (event.correlation_id, event.source_service) == (CORRELATION_ID, "gateway")
     assert event.payload == AudioInput(b"RIFF....", "wav", 16_000, "de-DE")
     assert record.key == CORRELATION_ID.encode()
+    sending = TraceContext.parse(record.headers["traceparent"])
+    assert (sending.trace_id, sending.flags) == (TRACE.trace_id, TRACE.flags)
     assert record.headers == {
         "correlation_id": CORRELATION_ID,
-        "traceparent": TRACE.header(),
+        "traceparent": sending.header(),
         "event_type": "AudioInputEvent",
         "ended_by": "done",
         "handshake_ms": "1700000001000",
         "first_audio_ms": "1700000001500",
         "ended_ms": "1700000002250",
     }
+
+
+async def test_the_record_carries_the_span_of_its_sending():
+    """Below the session's span; told when the broker has answered, with what is in the record."""
+    publisher, _, broker = make()
+    await publisher.publish(CONTEXT, UTTERANCE)
+    (record,) = broker.records(TOPIC)
+    (span,) = publisher.spans.spans
+    assert (span.name, span.parent, span.error) == (f"send {TOPIC}", TRACE, None)
+    assert span.context.header() == record.headers["traceparent"]
+    assert span.attributes["messaging.message.conversation_id"] == CORRELATION_ID
+    assert span.attributes["messaging.message.body.size"] == len(record.value)
+    assert span.start_ns <= span.end_ns
 
 
 @pytest.mark.parametrize(
@@ -70,6 +86,7 @@ async def test_a_delivery_that_failed_is_told_as_it_is(stored, permanent, failur
         await publisher.publish(CONTEXT, UTTERANCE)
     told = caught.value
     assert (told.failure, told.stored, told.reason) == (failure, stored, "WHY")
+    assert [span.error for span in publisher.spans.spans] == ["WHY"]
     assert broker.records(TOPIC) == ()
 
 

@@ -1,13 +1,16 @@
-"""What holds of every session, tried on random cuttings and random sequences of inputs."""
+"""How an utterance is cut into messages changes nothing, tried on random cuttings.
+
+Random sequences of everything else that can happen are in `test_session_stateful.py`.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from speech_gateway.errors import Ending, Failure
-from speech_gateway.messages import Accepted, Failed, Limits
-from speech_gateway.session import Actions, Close, Publish, Receipt, Reply, Session, State
+from speech_gateway.errors import Ending
+from speech_gateway.messages import Limits
+from speech_gateway.session import Actions, Publish, Session
 from speech_gateway.wav import HEADER_BYTES
 
 MAX_AUDIO = 64
@@ -18,7 +21,6 @@ LIMITS = Limits(
     idle_timeout_seconds=3,
     max_session_seconds=9,
 )
-RECEIPT = Receipt("0b0f6d2c-5a5e-4bb1-8f0c-5d1f7a1b9e11", "t", 0, 0)
 DONE = '{"event":"done"}'
 
 heads = st.sampled_from([b"", b"RIFF\0\0\0\0WAVE", b"RIFF\0\0\0\0WAVX", b"OggS", b"ID3\x03\x00"])
@@ -65,81 +67,3 @@ def test_how_an_utterance_is_cut_changes_nothing(data, points, end, fill) -> Non
     assert all(is_prefix(item.utterance.wav, data) for item in whole[1])
     assert published(cut(data, points), end, fill=fill) == whole
     assert published([bytes([byte]) for byte in data], end, fill=fill) == whole
-
-
-times = st.floats(0, 2)
-inputs = st.one_of(
-    st.tuples(st.just("audio"), times, short | about_the_limit),
-    st.tuples(st.just("text"), times, st.sampled_from([DONE, "{}", "[" * 4000, "\0", "NaN", ""])),
-    st.tuples(st.just("text"), times, st.text(max_size=20)),
-    st.tuples(st.just("disconnect"), times, st.none()),
-    st.tuples(
-        st.just("fail"),
-        times,
-        st.sampled_from(
-            [
-                Ending.CHUNK_TOO_LARGE,
-                Ending.PROTOCOL_ERROR,
-                Ending.RATE_LIMITED,
-                Ending.INTERNAL_ERROR,
-            ]
-        ),
-    ),
-    st.tuples(st.just("drain"), times, st.floats(-1, 5)),
-    st.tuples(st.just("tick"), times, st.none()),
-    st.tuples(st.just("answer"), times, st.sampled_from([None, *Failure])),
-)
-Input = tuple[str, float, object]
-
-
-def give(session: Session, kind: str, now: float, value) -> Actions:
-    """Give one input to the session; the broker answers only what it was given."""
-    match kind:
-        case "audio":
-            return session.receive_audio(value, now)
-        case "text":
-            return session.receive_text(value, now)
-        case "disconnect":
-            return session.disconnect(now)
-        case "fail":
-            return session.fail(value, now)
-        case "drain":
-            return session.drain(now, now + value)
-        case "tick":
-            return session.tick(now)
-    if session.state is not State.STORING:
-        return ()
-    return session.stored(RECEIPT) if value is None else session.not_stored(value, "unknown")
-
-
-def is_final(action: object) -> bool:
-    return isinstance(action, Reply) and isinstance(action.message, Accepted | Failed)
-
-
-@settings(deadline=None, max_examples=200)
-@given(st.lists(inputs, max_size=20), st.booleans())
-def test_no_sequence_of_inputs_breaks_the_contract(sequence: list[Input], fill) -> None:
-    """Nothing raises; one publish and one final message at most; a deadline while listening."""
-    session = Session("id", LIMITS, 0.0, fill_at_limit=fill)
-    actions: list[object] = []
-    now, left, sent = 0.0, False, b""
-    for kind, pause, value in sequence:
-        now += pause
-        was = session.state
-        if kind == "audio" and was is State.LISTENING:
-            sent += value
-        given_back = give(session, kind, now, value)
-        actions += given_back
-        left = left or kind == "disconnect"
-        assert (session.deadline is None) is (session.state is not State.LISTENING)
-        assert (session.ending is None) is (session.state is State.LISTENING)
-        assert was is not State.ENDED or given_back == ()
-        assert not left or not any(isinstance(action, Reply | Close) for action in given_back)
-
-    published_wavs = [action.utterance.wav for action in actions if isinstance(action, Publish)]
-    finals = [is_final(action) for action in actions].count(True)
-    closes = [action for action in actions if isinstance(action, Close)]
-    assert len(published_wavs) <= 1
-    assert all(is_prefix(file, sent) and len(file) > HEADER_BYTES for file in published_wavs)
-    assert finals == len(closes) <= 1
-    assert not closes or (is_final(actions[-2]) and actions[-1] is closes[0])

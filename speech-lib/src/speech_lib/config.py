@@ -6,6 +6,7 @@ variable. A variable set to the empty string counts as unset.
 """
 
 import errno
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Self
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from speech_lib.collector import OtlpSettings
 from speech_lib.errors import ConfigError
 from speech_lib.kafka import KafkaSettings, SaslMechanism, SecurityProtocol
 from speech_lib.setting_types import (
@@ -23,17 +25,42 @@ from speech_lib.setting_types import (
     LogFormat,
     LogLevel,
     Port,
-    ReadableFile,
     Reads,
+    Seconds,
     ServerList,
     Switch,
     Text,
     Topic,
     choice,
+    comma_separated,
+    matching,
 )
 
 _FILE_SUFFIX = "_FILE"
 _MAX_SECRET_BYTES = 4096
+_PAIRS = "name=value, or several separated by commas"
+
+
+def _is_pairs(text: str) -> bool:
+    pairs = [item.partition("=") for item in comma_separated(text)]
+    return text.isprintable() and bool(pairs) and all(name and sep for name, sep, _ in pairs)
+
+
+Pairs = Annotated[str, matching(_PAIRS, _is_pairs)]
+
+
+def _holds_certificates(text: str) -> bool:
+    """Tell whether a file is of use to librdkafka, which refuses any other without saying which."""
+    try:
+        ssl.create_default_context(cafile=text)
+    except (OSError, ValueError):  # ssl.SSLError is the first, a NUL in the path the second
+        return False
+    return True
+
+
+CertificatesFile = Annotated[
+    str, matching("the path of a file of PEM certificates", _holds_certificates)
+]
 
 
 def inconsistent(variable: str, problem: str) -> PydanticCustomError:
@@ -143,7 +170,7 @@ class KafkaEnvironment(EnvironmentSettings):
     kafka_sasl_password: SecretStr | None = Field(None, alias="KAFKA_SASL_PASSWORD")
     """Its password; from a file where KAFKA_SASL_PASSWORD_FILE names one."""
 
-    kafka_ssl_ca_location: ReadableFile | None = Field(
+    kafka_ssl_ca_location: CertificatesFile | None = Field(
         None, alias="KAFKA_SSL_CA_LOCATION", repr=False
     )
     """File with the certificates that sign the brokers'; needs an SSL security protocol."""
@@ -226,3 +253,35 @@ class ServiceSettings(KafkaEnvironment):
 
     ops_port: Port = Field(8001, alias="OPS_PORT")
     """The operations port (/livez, /readyz, /metrics)."""
+
+    otel_exporter_otlp_endpoint: HttpUrl | None = Field(
+        None, alias="OTEL_EXPORTER_OTLP_ENDPOINT", repr=False
+    )
+    """Base URL of an OpenTelemetry collector that takes OTLP over HTTP; needs the extra otlp."""
+
+    otel_exporter_otlp_headers: SecretStr | None = Field(None, alias="OTEL_EXPORTER_OTLP_HEADERS")
+    """Sent to it with each request: name=value, separated by commas; often a key."""
+
+    otel_exporter_otlp_timeout: Seconds = Field(10.0, alias="OTEL_EXPORTER_OTLP_TIMEOUT")
+    """Time for one request to it with all its attempts."""
+
+    otel_resource_attributes: Pairs | None = Field(None, alias="OTEL_RESOURCE_ATTRIBUTES")
+    """Told with every span, and read by OpenTelemetry itself: name=value, separated by commas."""
+
+    def otlp(self) -> OtlpSettings | None:
+        """Return how to export spans; nothing where no endpoint is set."""
+        if self.otel_exporter_otlp_endpoint is None:
+            return None
+        headers = self.otel_exporter_otlp_headers
+        return OtlpSettings(
+            self.otel_exporter_otlp_endpoint,
+            headers.get_secret_value() if headers else "",
+            self.otel_exporter_otlp_timeout,
+        )
+
+    @model_validator(mode="after")
+    def _check_otlp_headers(self) -> Self:
+        headers = self.otel_exporter_otlp_headers
+        if headers and not _is_pairs(headers.get_secret_value()):
+            raise inconsistent("OTEL_EXPORTER_OTLP_HEADERS", f"expected {_PAIRS}")
+        return self

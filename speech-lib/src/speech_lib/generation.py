@@ -71,7 +71,8 @@ class Generation:
         future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
         # Known before it is handed over, so that no fatal error in between can miss it.
         mark = self._marks[future] = self.reports.transmissions.mark()
-        if not self.pending.add(future, time.monotonic() + self._delivery_timeout):
+        size = len(record.key) + len(record.value)
+        if not self.pending.add(future, time.monotonic() + self._delivery_timeout, size):
             raise DeliveryError(stored="no", permanent=False, reason="_DESTROY")
         try:
             self.client.produce(
@@ -115,7 +116,7 @@ class Generation:
         # Nothing has been sent since, so nothing of those behind it: now nothing will be any more,
         # and the reports about that are judged like any other.
         try:
-            self.client.purge(blocking=False)
+            _purge(self.client)
         except KafkaException:
             self.pending.settle(future, overdue())
 
@@ -123,7 +124,19 @@ class Generation:
         """Give up: fail who still waits."""
         self.pending.settle_all(DeliveryError(stored="unknown", permanent=False, reason=reason))
         with suppress(KafkaException):
-            self.client.purge(blocking=False)
+            _purge(self.client)
+
+
+def _purge(client: Producer) -> None:
+    """Drop what waits, without waiting for librdkafka's threads to have done so.
+
+    The binding has its flag the wrong way round (confluent-kafka 2.16, `Producer_purge`): without
+    it the call holds up the whole process for as long as a broker's thread looks up a name.
+
+    Raises:
+        KafkaException: if it cannot.
+    """
+    client.purge(blocking=True)
 
 
 class Trouble:

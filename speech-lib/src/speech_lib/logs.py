@@ -10,6 +10,7 @@ all that is not printable is escaped.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import math
@@ -17,7 +18,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
@@ -44,10 +45,12 @@ def configure(settings: KafkaEnvironment, service_name: str) -> None:
     development = settings.environment == "development"
     level = logging.getLevelNamesMapping()[settings.log_level]
     before = _processors(service_name, development=development)
+    lines = _Lines(sys.stdout)
+    # Not by way of `logging`, as the libraries' lines: that doubles what a line costs.
     structlog.configure(
-        processors=[*before, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*before, *_renderers(settings)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stdout)
@@ -58,6 +61,21 @@ def configure(settings: KafkaEnvironment, service_name: str) -> None:
     logging.getLogger("websockets").setLevel(logging.INFO)
     logging.raiseExceptions = development  # a reader of stdout that has gone is no reason to print
     _catch_unhandled()
+
+
+class _Lines:
+    """Writes our own lines; a reader that has gone is no reason to stop."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        self._stdout = stdout
+
+    def msg(self, line: str) -> None:
+        """Write one line, at once and whole."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stdout.write(line + "\n")
+            self._stdout.flush()
+
+    debug = info = warning = error = critical = msg
 
 
 class _Wanted(logging.Filter):
@@ -76,7 +94,7 @@ class _Wanted(logging.Filter):
 
 
 def _is_own(record: logging.LogRecord) -> bool:
-    return isinstance(record.msg, dict) or record.name.startswith(_OWN_PREFIX)
+    return record.name.startswith(_OWN_PREFIX)
 
 
 def _processors(service_name: str, *, development: bool) -> list[Processor]:
@@ -85,23 +103,28 @@ def _processors(service_name: str, *, development: bool) -> list[Processor]:
         return event
 
     return [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         add_service,
         structlog.processors.format_exc_info if development else _tell_exception,
-        _bound_values,
     ]
 
 
-def _formatter(settings: KafkaEnvironment, before: list[Processor]) -> logging.Formatter:
-    renderers: list[Processor] = [structlog.processors.JSONRenderer()]
+def _renderers(settings: KafkaEnvironment) -> list[Processor]:
     if settings.log_format == "console":
-        renderers = [_printable, structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+        people = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+        return [_bounded, _printable, people]
+    return [_bounded_json]
+
+
+def _formatter(settings: KafkaEnvironment, before: list[Processor]) -> logging.Formatter:
     foreign = before if settings.environment == "development" else [_drop_arguments, *before]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_logger_name, *foreign],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            *_renderers(settings),
+        ],
     )
 
 
@@ -139,12 +162,16 @@ def _places(traceback: TracebackType | None) -> list[str]:
     return places
 
 
-def _bound_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    # `_record` and its like are the formatter's own.
-    whole = {key: event.pop(key) for key in ("_record", "_from_structlog") if key in event}
-    if (traceback := event.pop("exception", None)) is not None:
-        whole["exception"] = _middle_cut(traceback)
-    return _fitting(event) | whole
+def _bounded(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    traceback = event.pop("exception", None)
+    fitting, _line = _fit(event)
+    return fitting if traceback is None else {**fitting, "exception": _middle_cut(traceback)}
+
+
+def _bounded_json(logger: WrappedLogger, name: str, event: EventDict) -> str:
+    if "exception" in event:
+        return json.dumps(_bounded(logger, name, event))
+    return _fit(event)[1]
 
 
 def _middle_cut(traceback: str) -> str:
@@ -155,13 +182,18 @@ def _middle_cut(traceback: str) -> str:
     return f"{traceback[:half]}…{traceback[-half:]}"
 
 
-def _fitting(event: EventDict) -> dict[str, Any]:
-    """Cut the texts of a line so far that it fits, and if that is not enough, what is optional."""
+def _fit(event: EventDict) -> tuple[dict[str, Any], str]:
+    """Cut the texts of a line so far that it fits, and if that is not enough, what is optional.
+
+    Return it as JSON, too: that has been made in any case, for its length.
+    """
     for most in _MAX_CHARACTERS:
         cut = {key: _bound(value, most) for key, value in event.items()}
-        if len(json.dumps(cut)) <= _MAX_LINE_BYTES:
-            return cut
-    return {key: cut[key] for key in _ALWAYS if key in cut} | {"cut": True}
+        line = json.dumps(cut)
+        if len(line) <= _MAX_LINE_BYTES:
+            return cut, line
+    rest = {key: cut[key] for key in _ALWAYS if key in cut} | {"cut": True}
+    return rest, json.dumps(rest)
 
 
 def _bound(value: object, most: int) -> object:

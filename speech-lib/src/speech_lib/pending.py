@@ -7,6 +7,7 @@ import asyncio
 import math
 import threading
 from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from speech_lib.errors import DeliveryError
 from speech_lib.records import Stored
@@ -14,25 +15,47 @@ from speech_lib.records import Stored
 Outcome = Stored | DeliveryError
 
 
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """How much waits for an answer.
+
+    Attributes:
+        records: How many.
+        bytes: The length of their keys and values.
+    """
+
+    records: int
+    bytes: int
+
+    def __add__(self, other: "Queued") -> "Queued":
+        return Queued(self.records + other.records, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    deadline: float
+    size: int
+
+
 class Pending:
     """The records handed to one librdkafka producer and not yet answered; thread-safe."""
 
     def __init__(self) -> None:
-        self._deadlines: dict[asyncio.Future[Stored], float] = {}
+        self._waits: dict[asyncio.Future[Stored], _Wait] = {}
         self._over = False
         self._lock = threading.Lock()
 
-    def add(self, future: asyncio.Future[Stored], deadline: float) -> bool:
-        """Have a sender wait until `deadline`; tell whether that is possible still."""
+    def add(self, future: asyncio.Future[Stored], deadline: float, size: int) -> bool:
+        """Have a sender of `size` bytes wait until `deadline`; tell whether it still can."""
         with self._lock:
             if not self._over:
-                self._deadlines[future] = deadline
+                self._waits[future] = _Wait(deadline, size)
             return not self._over
 
     def forget(self, future: asyncio.Future[Stored]) -> bool:
         """Tell whether a sender was still waiting; it is not from now on."""
         with self._lock:
-            return self._deadlines.pop(future, None) is not None
+            return self._waits.pop(future, None) is not None
 
     def settle(self, future: asyncio.Future[Stored], outcome: Outcome) -> None:
         """Answer one sender on its own loop, unless it has been answered."""
@@ -51,14 +74,19 @@ class Pending:
     def waiting(self) -> list[asyncio.Future[Stored]]:
         """Return what is not answered yet."""
         with self._lock:
-            return list(self._deadlines)
+            return list(self._waits)
+
+    def queued(self) -> Queued:
+        """Return how much is not answered yet."""
+        with self._lock:
+            return Queued(len(self._waits), sum(wait.size for wait in self._waits.values()))
 
     def take_overdue(self, now: float) -> list[asyncio.Future[Stored]]:
         """Return who has waited for too long, each once; they still wait."""
         with self._lock:
-            late = [future for future, deadline in self._deadlines.items() if deadline <= now]
-            self._deadlines.update(dict.fromkeys(late, math.inf))
-        return late
+            late = {future: wait for future, wait in self._waits.items() if wait.deadline <= now}
+            self._waits |= {f: replace(wait, deadline=math.inf) for f, wait in late.items()}
+        return list(late)
 
 
 def _resolve(future: asyncio.Future[Stored], outcome: Outcome) -> None:

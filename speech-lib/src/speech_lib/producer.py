@@ -26,6 +26,7 @@ from speech_lib.delivery import REFUSED_FOR_GOOD, TIMED_OUT, producer_config
 from speech_lib.errors import BrokerUnavailable, DeliveryError, TopicMissing
 from speech_lib.generation import Generation
 from speech_lib.kafka import KafkaSettings
+from speech_lib.pending import Queued
 from speech_lib.records import Record, Stored
 
 _REBUILD_SECONDS = 0.5
@@ -85,6 +86,11 @@ class RecordProducer:
         generation = self._generation
         return generation is not None and generation.trouble.fatal is None
 
+    @property
+    def queued(self) -> Queued:
+        """How much was handed over and is not answered yet."""
+        return sum((one.pending.queued() for one in self._generations()), Queued(0, 0))
+
     async def send(self, record: Record) -> Stored:
         """Store a record and return where it is.
 
@@ -139,8 +145,12 @@ class RecordProducer:
         await asyncio.to_thread(self._thread.join)
 
     def _waiting(self) -> list[asyncio.Future[Stored]]:
-        current = [self._generation] if self._generation is not None else []
-        return [each for one in (*current, *self._fading) for each in one.pending.waiting()]
+        return [each for one in self._generations() for each in one.pending.waiting()]
+
+    def _generations(self) -> list[Generation]:
+        """Return what takes records, and what is served until it has answered."""
+        current = self._generation
+        return [*([] if current is None else [current]), *self._fading]
 
     def _build(self) -> Generation:
         return Generation(self._config, self._delivery_timeout)

@@ -8,7 +8,6 @@ or a secret.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -141,14 +140,6 @@ def _is_http_url(text: str) -> bool:
         return False
 
 
-def _is_readable_file(text: str) -> bool:
-    try:
-        with Path(text).open("rb"):
-            return True
-    except (OSError, ValueError):
-        return False
-
-
 def _is_short_line(text: str) -> bool:
     return text.isprintable() and len(text) <= _MAX_TEXT_CHARACTERS
 
@@ -172,4 +163,3 @@ HttpUrl = Annotated[str, matching("an http:// or https:// URL", _is_http_url)]
 Host = Annotated[str, matching("a host name or an IP address", _HOST.fullmatch)]
 Topic = Annotated[str, matching("1 to 249 letters, digits, '.', '_' or '-'", _is_topic)]
 Text = Annotated[str, matching("1 to 255 printable characters", _is_short_line)]
-ReadableFile = Annotated[str, matching("the path of a file that can be read", _is_readable_file)]

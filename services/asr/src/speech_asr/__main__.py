@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from speech_lib import looplag
-from speech_lib.consumer import RecordConsumer
+from speech_lib.consumer_lag import MeasuredConsumer
 from speech_lib.errors import ConfigError, RegistryUnavailable
 from speech_lib.events import AudioInputEvent, TextRecognizedEvent
 from speech_lib.health import Health
@@ -24,7 +24,9 @@ from speech_lib.registry import EventDeserializer, EventSerializer, SchemaRegist
 from speech_lib.service import StopSignals, in_background
 from speech_lib.service import run as run_service
 from speech_lib.startup import Stopped, wait_for
+from speech_lib.telemetry import open_spans
 
+from speech_asr import __version__
 from speech_asr.errors import EngineUnavailable
 from speech_asr.handler import Handler, Topics
 from speech_asr.metrics import Metrics
@@ -32,9 +34,9 @@ from speech_asr.outbox import Condition, Outbox, Report
 from speech_asr.pipeline import OnPartitions, Pipeline
 from speech_asr.pool import RecogniserPool
 from speech_asr.settings import AsrSettings
+from speech_asr.traces import CLIENT_ID, Traces
 
 SERVICE_NAME = "asr"
-CLIENT_ID = "speech-asr"
 _IN_HAND_PER_WORKER = 2
 """One that is recognised, and one that waits, so that no worker does."""
 _DELIVERY_SECONDS = 10.0
@@ -52,25 +54,30 @@ async def run(settings: AsrSettings, signals: StopSignals) -> None:
     """Recognise utterances until a signal asks to drain, and drain.
 
     Raises:
-        ConfigError: The engine cannot be loaded, or the operations port cannot be taken.
+        ConfigError: The engine cannot be loaded, the operations port cannot be taken, or spans
+            cannot be exported.
         SchemaRefused, SchemaNotFound: The registry will not have a schema.
         TopicMissing: A topic may not be used.
     """
     clock = asyncio.get_running_loop().time
     metrics = Metrics()
     health = Health(("recogniser", "broker", "schema", *Condition), clock())
+    metrics.watch(lambda: health.ready)
 
     def report(condition: str, ok: bool, reason: str = "") -> None:  # noqa: FBT001
         health.set(condition, ok, reason, now=clock())
 
     async with AsyncExitStack() as stack:
+        spans = open_spans(settings.otlp(), service=CLIENT_ID, version=__version__)
+        stack.push_async_callback(spans.close)
         in_background(looplag.measure(metrics.loop_lag_seconds.observe), stack)
         await _listen(settings, health, metrics, stack)
         in_background(_announce_drain(signals, health, clock), stack)
         parts = await _start(settings, metrics, report, signals, stack)
         if parts is not None:
             _log.info("ready")
-            await _pipeline(settings, parts, metrics, report).run(signals)
+            traces = Traces(spans, settings.asr_group_id)
+            await _pipeline(settings, parts, metrics, report, traces).run(signals)
     _log.info("stopped")
 
 
@@ -170,7 +177,9 @@ async def _wait_for_schemas(settings: AsrSettings, parts: _Parts, signals: StopS
         )
 
 
-def _pipeline(settings: AsrSettings, parts: _Parts, metrics: Metrics, report: Report) -> Pipeline:
+def _pipeline(
+    settings: AsrSettings, parts: _Parts, metrics: Metrics, report: Report, traces: Traces
+) -> Pipeline:
     handler = Handler(
         parts.decoder,
         parts.pool,
@@ -178,6 +187,7 @@ def _pipeline(settings: AsrSettings, parts: _Parts, metrics: Metrics, report: Re
         Outbox(parts.producer, report),
         Topics(settings.topic_asr_text, settings.topic_dead_letter),
         metrics,
+        traces,
     )
     return Pipeline(
         partial(_open_consumer, settings),
@@ -189,8 +199,8 @@ def _pipeline(settings: AsrSettings, parts: _Parts, metrics: Metrics, report: Re
 
 def _open_consumer(
     settings: AsrSettings, on_assign: OnPartitions, on_revoke: OnPartitions
-) -> RecordConsumer:
-    return RecordConsumer(
+) -> MeasuredConsumer:
+    return MeasuredConsumer(
         settings.kafka(),
         group_id=settings.asr_group_id,
         topics=[settings.topic_audio_ingress],

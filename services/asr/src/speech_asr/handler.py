@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,10 +20,12 @@ from speech_asr import intake
 from speech_asr.engine import Recognition, duration_s
 from speech_asr.errors import Reason, Unprocessable
 from speech_asr.intake import Decoder, Utterance
-from speech_asr.metrics import Metrics
+from speech_asr.metrics import Metrics, Outcome
 from speech_asr.outbox import Outbox
+from speech_asr.traces import Trace, Traces
 
 SOURCE_SERVICE = "asr"
+_NO_TRACES = Traces()
 _log = get_logger(__name__)
 
 
@@ -66,6 +69,7 @@ class Handler:
         outbox: Outbox,
         topics: Topics,
         metrics: Metrics,
+        traces: Traces = _NO_TRACES,
     ) -> None:
         self._decoder = decoder
         self._recogniser = recogniser
@@ -73,23 +77,35 @@ class Handler:
         self._outbox = outbox
         self._topics = topics
         self._metrics = metrics
+        self._traces = traces
 
     async def handle(self, record: ReceivedRecord) -> None:
         """Return when the result of a record is stored; when cancelled, it may be stored or not."""
-        fetched_ms = headers.now_ms()
+        trace = self._traces.begin(record)
+        reason = await self._recognise_or_refuse(record, trace)
+        if reason is not None:
+            await self._bury(record, reason, trace)
+        trace.end(reason.value if reason else None)
+
+    async def _recognise_or_refuse(self, record: ReceivedRecord, trace: Trace) -> Reason | None:
+        """Return why there is no text; nothing where there is one."""
         try:
-            await self._recognise(record, fetched_ms)
+            await self._recognise(record, trace)
         except Unprocessable as refusal:
-            await self._bury(record, refusal.reason)
+            return refusal.reason
         except Exception:  # noqa: BLE001 - a defect must not stop a partition for good
             _log.exception("unexpected_error")
-            await self._bury(record, Reason.INTERNAL_ERROR)
+            return Reason.INTERNAL_ERROR
+        return None
 
-    async def _recognise(self, record: ReceivedRecord, fetched_ms: int) -> None:
+    async def _recognise(self, record: ReceivedRecord, trace: Trace) -> None:
         utterance = await self._read(record)
+        began_ns, audio_seconds = time.time_ns(), duration_s(utterance.samples)
         recognition, seconds = await self._recogniser.recognise(utterance.samples)
-        await self._outbox.store_text(self._text(record, utterance, recognition, fetched_ms))
-        audio_seconds = duration_s(utterance.samples)
+        trace.recognised(began_ns, seconds, audio_seconds)
+        context = trace.child()
+        text = self._text(utterance, recognition, trace.fetched_ms, context)
+        await trace.send(self._outbox.store_text(text), text, context)
         self._count(recognition, audio_seconds, seconds)
         _log.info(
             "utterance",
@@ -113,24 +129,23 @@ class Handler:
 
     def _text(
         self,
-        record: ReceivedRecord,
         utterance: Utterance,
         recognition: Recognition,
         fetched_ms: int,
+        context: TraceContext,
     ) -> Record:
         event = TextRecognizedEvent.new(
             correlation_id=utterance.correlation_id,
             source_service=SOURCE_SERVICE,
             payload=TextRecognized(recognition.text, recognition.language, recognition.confidence),
         )
-        heard = TraceContext.parse(record.headers.get(headers.TRACEPARENT))
         return Record(
             topic=self._topics.text,
             key=utterance.correlation_id.encode(),
             value=self._encoder.encode(event),
             headers=headers.for_asr_text(
                 event,
-                traceparent=(heard.child() if heard else TraceContext.begin()).header(),
+                traceparent=context.header(),
                 input_event_id=utterance.event_id,
                 fetched_ms=fetched_ms,
                 recognised_ms=headers.now_ms(),
@@ -141,26 +156,32 @@ class Handler:
         self._metrics.utterances.labels(_outcome(recognition)).inc()
         self._metrics.audio_seconds.inc(audio_seconds)
         self._metrics.recognition_seconds.observe(seconds)
+        if audio_seconds:
+            self._metrics.real_time_factor.observe(seconds / audio_seconds)
 
-    async def _bury(self, record: ReceivedRecord, reason: Reason) -> None:
+    async def _bury(self, record: ReceivedRecord, reason: Reason, trace: Trace) -> None:
         """Store the record as it came in the dead-letter topic, or as much of it as fits."""
         topic, why = self._topics.dead_letter, reason.value
-        whole = headers.for_dead_letter(record, reason=why)
-        await self._outbox.store_dead_letter(
-            Record(topic, record.key, record.value, whole),
-            empty=Record(topic, b"", b"", headers.for_empty_dead_letter(record, reason=why)),
+        whole = Record(topic, record.key, record.value, headers.for_dead_letter(record, reason=why))
+        empty = Record(topic, b"", b"", headers.for_empty_dead_letter(record, reason=why))
+        # It keeps its headers as it came, so the trace of who made it is told by a link.
+        await trace.send(
+            self._outbox.store_dead_letter(whole, empty),
+            whole,
+            trace.child(),
+            link=trace.processing.parent,
         )
-        self._metrics.utterances.labels("dead_letter").inc()
+        self._metrics.utterances.labels(Outcome.DEAD_LETTER.value).inc()
         self._metrics.dead_letters.labels(reason.value).inc()
         _log.warning(
             "utterance",
             correlation_id=record.headers.get(headers.CORRELATION_ID),
             partition=record.partition,
             offset=record.offset,
-            outcome="dead_letter",
+            outcome=Outcome.DEAD_LETTER.value,
             reason=reason.value,
         )
 
 
 def _outcome(recognition: Recognition) -> str:
-    return "recognised" if recognition.text else "silent"
+    return (Outcome.RECOGNISED if recognition.text else Outcome.SILENT).value

@@ -52,19 +52,21 @@ class Outbox:
         self._sender = sender
         self._report = report
 
-    async def store_text(self, record: Record) -> None:
-        """Store a text; return when the broker has it.
+    async def store_text(self, record: Record) -> Stored:
+        """Store a text; return where, when the broker has it.
 
         Raises:
             Unprocessable: The broker will never take it.
         """
         try:
-            await self._store(record, Condition.TEXTS, again=lambda error: not error.permanent)
+            return await self._store(
+                record, Condition.TEXTS, again=lambda error: not error.permanent
+            )
         except DeliveryError as refusal:
             self._report(Condition.TEXTS, False, refusal.reason)
             raise Unprocessable(Reason.RESULT_REFUSED) from None
 
-    async def store_dead_letter(self, record: Record, empty: Record) -> None:
+    async def store_dead_letter(self, record: Record, empty: Record) -> Stored:
         """Store a dead letter, or `empty` in its place where the broker finds it too large.
 
         A record that fills the limit of its topic, or is compressed beyond it, leaves no room to
@@ -73,13 +75,15 @@ class Outbox:
         """
         condition = Condition.DEAD_LETTERS
         try:
-            await self._store(record, condition, again=lambda error: error.reason not in _TOO_LARGE)
+            return await self._store(
+                record, condition, again=lambda error: error.reason not in _TOO_LARGE
+            )
         except DeliveryError:
-            await self._store(empty, condition, again=lambda _: True)
+            return await self._store(empty, condition, again=lambda _: True)
 
     async def _store(
         self, record: Record, condition: Condition, again: Callable[[DeliveryError], bool]
-    ) -> None:
+    ) -> Stored:
         def complain(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             reason = getattr(error, "reason", "unknown")
@@ -92,5 +96,6 @@ class Outbox:
             before_sleep=complain,
             reraise=True,
         )
-        await attempts(self._sender.send, record)
+        stored: Stored = await attempts(self._sender.send, record)
         self._report(condition, True, "")
+        return stored

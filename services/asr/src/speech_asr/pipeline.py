@@ -21,6 +21,7 @@ DRAIN_SECONDS = 20.0
 """What recognitions in hand get to end after the first signal; what does not is done again."""
 _POLL_SECONDS = 0.1
 _REOPEN_SECONDS = 1.0
+_LAG_EVERY_SECONDS = 1.0
 
 Partitions = frozenset[Partition]
 OnPartitions = Callable[[Partitions], None]
@@ -28,7 +29,7 @@ _log = get_logger(__name__)
 
 
 class Consumer(Protocol):
-    """A member of a consumer group (`speech_lib.consumer.RecordConsumer`); all calls block."""
+    """A member of a consumer group (`speech_lib.consumer_lag.MeasuredConsumer`); all block."""
 
     def poll(self, timeout: float, max_records: int = ...) -> list[ReceivedRecord]:
         """Return records, waiting for the first one."""
@@ -44,6 +45,10 @@ class Consumer(Protocol):
 
     def resume(self, partitions: Partitions) -> None:
         """Fetch these partitions again."""
+        ...
+
+    def lags(self) -> Mapping[Partition, int]:
+        """Return how many records of each of its partitions it has not read yet."""
         ...
 
     def close(self) -> None:
@@ -95,6 +100,10 @@ class _Member:
         self._commit_failing = False
         self.tracker.committed(offsets)
 
+    def lags(self) -> Mapping[Partition, int]:
+        """Return how many records of each of its partitions it has not read yet. Blocks."""
+        return self._consumer.lags()
+
     def leave(self) -> None:
         """Commit and leave the group. Blocks."""
         self.commit()
@@ -124,7 +133,7 @@ class Pipeline:
         open_consumer: Joins the group.
         handle: Brings one record to its end; a return means that its result is stored.
         capacity: The largest number of records in hand.
-        metrics: Where the number of those is shown.
+        metrics: Where the number of those is shown, and that of the records that wait.
         drain_seconds: What those in hand get to end when the service stops.
     """
 
@@ -143,6 +152,8 @@ class Pipeline:
         self._drain_seconds = drain_seconds
         self._in_hand: set[asyncio.Task[None]] = set()
         self._defect: BaseException | None = None
+        self._metrics = metrics
+        self._lag_due = 0.0
         metrics.in_hand.set_function(lambda: len(self._in_hand))
 
     async def run(self, stop: Stop) -> None:
@@ -161,6 +172,7 @@ class Pipeline:
             finally:
                 await self._drop()
                 await asyncio.to_thread(member.leave)
+                self._metrics.show_lag({})
 
     async def _work(self, member: _Member, stop: Stop) -> None:
         while not stop.drain.is_set():
@@ -177,8 +189,15 @@ class Pipeline:
             self._in_hand.add(task)
             task.add_done_callback(self._ended)
         await asyncio.to_thread(member.commit)
+        await self._show_lag(member)
         if self._defect is not None:
             raise self._defect
+
+    async def _show_lag(self, member: _Member) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._lag_due:
+            self._lag_due = now + _LAG_EVERY_SECONDS
+            self._metrics.show_lag(await asyncio.to_thread(member.lags))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._in_hand.discard(task)

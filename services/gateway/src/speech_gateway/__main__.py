@@ -23,15 +23,16 @@ from speech_lib.registry import EventSerializer, SchemaRegistry
 from speech_lib.service import StopSignals, in_background
 from speech_lib.service import run as run_service
 from speech_lib.startup import Stopped, wait_for
+from speech_lib.telemetry import open_spans
 
+from speech_gateway import __version__
 from speech_gateway.admission import Admission
 from speech_gateway.config import GatewaySettings
 from speech_gateway.metrics import Metrics
-from speech_gateway.publisher import Publisher
+from speech_gateway.publisher import CLIENT_ID, Publisher
 from speech_gateway.server import GatewayServer, ServerConfig
 
 SERVICE_NAME = "gateway"
-CLIENT_ID = "speech-gateway"
 _CLOSE_SECONDS = 2.0
 
 _log = get_logger(__name__)
@@ -48,7 +49,7 @@ async def run(settings: GatewaySettings, signals: StopSignals) -> None:
     It listens at once, so that clients that come before the broker does are told to try again.
 
     Raises:
-        ConfigError: an address cannot be listened on.
+        ConfigError: an address cannot be listened on, or spans cannot be exported.
         SchemaRefused, SchemaNotFound: the registry will not have the schema of the event.
         TopicMissing: the topic may not be used.
     """
@@ -56,14 +57,18 @@ async def run(settings: GatewaySettings, signals: StopSignals) -> None:
     health = Health(("broker", "schema"), clock())
     metrics = Metrics()
     async with AsyncExitStack() as stack:
+        spans = open_spans(settings.otlp(), service=CLIENT_ID, version=__version__)
+        stack.push_async_callback(spans.close)
         in_background(looplag.measure(metrics.loop_lag_seconds.observe), stack)
         parts = _build(settings, stack)
+        metrics.watch(lambda: health.ready, lambda: parts.producer.queued)
         server = GatewayServer(
             config=server_config(settings),
-            store=Publisher(parts.producer, parts.serializer, settings.topic_audio_ingress),
+            store=Publisher(parts.producer, parts.serializer, settings.topic_audio_ingress, spans),
             admission=Admission(settings.max_connections, settings.max_connections_per_address),
             is_ready=lambda: health.admits(clock()),
             metrics=metrics,
+            spans=spans,
         )
         await _listen(settings, server, health, metrics, stack)
         await _get_ready(settings, parts, health, signals, stack)

@@ -19,7 +19,7 @@ from speech_lib.tracing import TraceContext
 from websockets.exceptions import ConnectionClosed
 
 from speech_gateway.connection import GatewayConnection, StreamEnded
-from speech_gateway.errors import Ending, Failure, NotStored
+from speech_gateway.errors import Ending, Failure, NotStored, Stored
 from speech_gateway.session import (
     Action,
     Actions,
@@ -34,6 +34,8 @@ from speech_gateway.session import (
 
 log = structlog.get_logger()
 
+CLOSED_BY_THE_LIBRARY = frozenset({Ending.CHUNK_TOO_LARGE, Ending.PROTOCOL_ERROR})
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -41,15 +43,21 @@ class Context:
 
     Attributes:
         correlation_id: the server's own, a UUID4.
-        trace: the client's W3C trace context continued, or a new one.
+        trace: the session's span, in the client's W3C trace or in a new one.
         language_hint: a BCP 47 tag, where the client gave one.
         epoch: what to add to the session's clock for seconds since the epoch.
+        parent: the client's span, where it told one.
     """
 
     correlation_id: str
     trace: TraceContext
     language_hint: str | None
     epoch: float
+    parent: TraceContext | None = None
+
+    def nanoseconds(self, at: float) -> int:
+        """Return a time on the session's clock as nanoseconds since the epoch."""
+        return round((self.epoch + at) * 1e9)
 
 
 class Store(Protocol):
@@ -79,13 +87,17 @@ class Conversation:
         on_ended: Callable[[], None],
     ) -> None:
         self.session = session
+        self.context = context
         self.ack_seconds: float | None = None
         """From the end of the utterance to the broker's answer."""
+        self.stored: Stored | None = None
+        """What is known of audio that was to be stored, where the broker did not confirm it."""
         self._connection = connection
-        self._context = context
+        self._closed_with: int | None = None
         self._store = store
         self._on_ended = on_ended
         self._loop = asyncio.get_running_loop()
+        self.began_at = self._loop.time()
         self._owed: deque[Action] = deque(session.start())
         self._news = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -107,6 +119,24 @@ class Conversation:
         self._owe(self.session.drain(self._loop.time(), deadline))
         self._set_timer()
 
+    # What is told of it
+
+    def age(self) -> float:
+        """Return the seconds since the handshake."""
+        return self._loop.time() - self.began_at
+
+    @property
+    def close_code(self) -> int | None:
+        """What the client's connection was closed with; None where the client closed or broke it.
+
+        Known as soon as the session has ended. Where the client has not kept the protocol the
+        library closes, before the session knows.
+        """
+        if self._closed_with is None and self.session.ending in CLOSED_BY_THE_LIBRARY:
+            sent = self._connection.protocol.close_sent
+            return sent.code if sent else None
+        return self._closed_with
+
     # What happens
 
     async def _read(self) -> None:
@@ -117,7 +147,7 @@ class Conversation:
             gone = end.ending is Ending.DISCONNECT
             self._owe(self.session.disconnect(now) if gone else self.session.fail(end.ending, now))
         except Exception:
-            log.exception("reading failed", correlation_id=self._context.correlation_id)
+            log.exception("reading failed", correlation_id=self.context.correlation_id)
             self._owe(self.session.fail(Ending.INTERNAL_ERROR, self._loop.time()))
 
     async def _read_until_end(self) -> None:
@@ -187,6 +217,7 @@ class Conversation:
                 del utterance  # only the producer holds the audio while it is on its way
                 self._owe(await self._answer(pending))
             case Close(code, reason, abort):
+                self._closed_with = code
                 self._on_ended()
                 close = self._connection.cut if abort else self._connection.close
                 await close(code, reason)
@@ -198,32 +229,36 @@ class Conversation:
     def _publish(self, utterance: Utterance) -> Awaitable[Receipt] | None:
         """Hand the audio over; None for a defect, after which it is surely not stored."""
         try:
-            return self._store.publish(self._context, utterance)
+            return self._store.publish(self.context, utterance)
         except Exception:
-            log.exception("publishing failed", correlation_id=self._context.correlation_id)
+            log.exception("publishing failed", correlation_id=self.context.correlation_id)
             return None
 
     async def _answer(self, pending: Awaitable[Receipt] | None) -> Actions:
         """Wait for the broker's word and pass it on."""
         if pending is None:
-            return self.session.not_stored(Failure.INTERNAL_ERROR, "no")
+            return self._not_stored(Failure.INTERNAL_ERROR, "no")
         began = self._loop.time()
         try:
             receipt = await pending
         except NotStored as error:
             self._log_not_stored(error)
-            return self.session.not_stored(error.failure, error.stored)
+            return self._not_stored(error.failure, error.stored)
         except Exception:
-            log.exception("storing failed", correlation_id=self._context.correlation_id)
-            return self.session.not_stored(Failure.INTERNAL_ERROR, "unknown")
+            log.exception("storing failed", correlation_id=self.context.correlation_id)
+            return self._not_stored(Failure.INTERNAL_ERROR, "unknown")
         finally:
             self.ack_seconds = self._loop.time() - began
         return self.session.stored(receipt)
 
+    def _not_stored(self, failure: Failure, stored: Stored) -> Actions:
+        self.stored = stored
+        return self.session.not_stored(failure, stored)
+
     def _log_not_stored(self, error: NotStored) -> None:
         log.warning(
             "not stored",
-            correlation_id=self._context.correlation_id,
+            correlation_id=self.context.correlation_id,
             code=error.failure.value.code,
             stored=error.stored,
             reason=error.reason,

@@ -1,24 +1,59 @@
 """The gateway's metrics, in Prometheus' conventions. Read on `/metrics`.
 
-Written by the server, the lag of its loop by what `__main__` runs beside it, and memory,
-processor time and open files of the process by the library's own collector.
+Written by `report` at the end of each session and by the server; what is a state rather than an
+event is asked for when the page is read (`watch`, called by `__main__`). Memory, processor time and
+open files of the process are told by the library's own collector.
 
-Every label value comes from a closed list of ours, never from a client.
+Every label value comes from a closed list of ours, never from a client. All of them are there from
+the start, at 0, so that the first one of a kind shows as an increase.
 """
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from speech_lib.looplag import LAG_SECONDS
+from speech_lib.pending import Queued
+
+from speech_gateway import __version__
+from speech_gateway.errors import Ending, Failure, Stored
+from speech_gateway.handshake import Refusal
 
 _STORE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+ACCEPTED = "accepted"
+_NEVER_WITHOUT_AUDIO = frozenset({Ending.DONE, Ending.AUDIO_FILLED})
+"""Ends that keep audio and always have some: a `done` without is `empty_audio`."""
+_WHAT_MAY_BE_KNOWN: dict[Failure, tuple[Stored, ...]] = {
+    Failure.BROKER_UNAVAILABLE: ("no", "unknown"),
+    Failure.REJECTED_BY_BROKER: ("no",),
+    Failure.INTERNAL_ERROR: ("no", "unknown"),
+}
 
 
 class Metrics:
     """What the gateway counts, on a registry of its own."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
+        self._tell_sessions(self.registry)
+        self._tell_storing(self.registry)
+        self._tell_process(self.registry)
+        self._begin_at_zero()
+
+    def watch(self, ready: Callable[[], bool], queued: Callable[[], Queued]) -> None:
+        """Ask whether the gateway is ready and what its producer holds when the page is read."""
+        self.ready.set_function(ready)
+        self.producer_queued_records.set_function(lambda: queued().records)
+        self.producer_queued_bytes.set_function(lambda: queued().bytes)
+
+    def session_ended(self, ended_by: str, outcome: str) -> None:
+        """Count a session."""
+        end = ended_by, outcome  # looking labels up is the most of what counting costs
+        (self._ended.get(end) or self.sessions.labels(*end)).inc()
+
+    def _tell_sessions(self, registry: CollectorRegistry) -> None:
         self.sessions_live = Gauge(
             "speech_gateway_sessions_live", "Sessions that have not ended yet.", registry=registry
         )
@@ -34,8 +69,15 @@ class Metrics:
             ["code"],
             registry=registry,
         )
+
+    def _tell_storing(self, registry: CollectorRegistry) -> None:
         self.audio_bytes = Counter(
             "speech_gateway_stored_audio_bytes", "PCM bytes stored on the topic.", registry=registry
+        )
+        self.audio_seconds = Counter(
+            "speech_gateway_stored_audio_seconds",
+            "Seconds of audio stored on the topic.",
+            registry=registry,
         )
         self.store_seconds = Histogram(
             "speech_gateway_store_seconds",
@@ -43,10 +85,52 @@ class Metrics:
             buckets=_STORE_SECONDS,
             registry=registry,
         )
+        self.delivery_errors = Counter(
+            "speech_gateway_delivery_errors",
+            "Utterances with audio that are not known to be stored: why, and what is known.",
+            ["code", "stored"],
+            registry=registry,
+        )
+        self.producer_queued_records = Gauge(
+            "speech_gateway_producer_queued_records",
+            "Records handed to the producer that the broker has not answered.",
+            registry=registry,
+        )
+        self.producer_queued_bytes = Gauge(
+            "speech_gateway_producer_queued_bytes",
+            "Bytes of keys and values of those records.",
+            registry=registry,
+        )
+
+    def _tell_process(self, registry: CollectorRegistry) -> None:
         self.loop_lag_seconds = Histogram(
             "speech_gateway_loop_lag_seconds",
             "How late the event loop ran a timer, of ten a second.",
             buckets=LAG_SECONDS,
             registry=registry,
         )
+        self.ready = Gauge(
+            "speech_gateway_ready", "1 where /readyz answers 200, else 0.", registry=registry
+        )
+        info = Info("speech_gateway", "Version of the gateway.", registry=registry)
+        info.info({"version": __version__})
         ProcessCollector(registry=registry)
+
+    def _begin_at_zero(self) -> None:
+        for refusal in Refusal:
+            self.refusals.labels(refusal.value.code)
+        for failure, stored in _WHAT_MAY_BE_KNOWN.items():
+            for certainty in stored:
+                self.delivery_errors.labels(failure.value.code, certainty)
+        self._ended = {end: self.sessions.labels(*end) for end in possible_ends()}
+
+
+def possible_ends() -> Iterator[tuple[str, str]]:
+    """Yield how an utterance can end, with each outcome that this can have (`errors`)."""
+    for ending in Ending:
+        code = ending.value.code
+        if ending.value.keeps_audio:
+            yield code, ACCEPTED
+            yield from ((code, failure.value.code) for failure in Failure)
+        if ending not in _NEVER_WITHOUT_AUDIO:
+            yield code, code

@@ -6,8 +6,9 @@ answer to a client. Built by `__main__`, called by `conversation.py`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from speech_lib import headers
 from speech_lib.errors import DeliveryError
@@ -15,6 +16,7 @@ from speech_lib.events import AudioInput, AudioInputEvent
 from speech_lib.producer import RecordProducer
 from speech_lib.records import Record, Stored
 from speech_lib.registry import EventSerializer
+from speech_lib.spans import Message, NoSpans, Sending, SpanSink, traced
 
 from speech_gateway import wav
 from speech_gateway.conversation import Context
@@ -22,6 +24,7 @@ from speech_gateway.errors import Failure, NotStored
 from speech_gateway.session import Receipt, Utterance
 
 SOURCE_SERVICE = "gateway"
+CLIENT_ID = "speech-gateway"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Publisher:
     producer: RecordProducer
     serializer: EventSerializer[AudioInputEvent]
     topic: str
+    spans: SpanSink = field(default_factory=NoSpans)
 
     def publish(self, context: Context, utterance: Utterance) -> Awaitable[Receipt]:
         """Encode and hand over `utterance` now; the awaitable holds none of its bytes.
@@ -47,20 +51,29 @@ class Publisher:
                 language_hint=context.language_hint,
             ),
         )
+        trace = context.trace.child()
         record = Record(
             topic=self.topic,
             key=context.correlation_id.encode(),
             value=self.serializer.encode(event),
             headers=headers.for_audio_ingress(
                 event,
-                traceparent=context.trace.header(),
+                traceparent=trace.header(),
                 ended_by=utterance.ended_by,
                 handshake_ms=_milliseconds(context, utterance.handshake_at),
                 first_audio_ms=_milliseconds(context, utterance.first_audio_at),
                 ended_ms=_milliseconds(context, utterance.ended_at),
             ),
         )
-        return self._receipt(event.event_id, self.producer.send(record))
+        sending = Sending(Message.of(record), CLIENT_ID, trace, parent=context.trace)
+        clock = asyncio.get_running_loop().time
+        delivery = traced(
+            self.producer.send(record),
+            sending,
+            self.spans,
+            lambda: context.nanoseconds(clock()),
+        )
+        return self._receipt(event.event_id, delivery)
 
     @staticmethod
     async def _receipt(event_id: str, delivery: Awaitable[Stored]) -> Receipt:

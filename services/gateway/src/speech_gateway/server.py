@@ -7,22 +7,25 @@ in, `session` what one client may do. This is the only module that starts a `web
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import structlog
+from speech_lib.spans import NoSpans, SpanSink
 from speech_lib.tracing import TraceContext
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
-from speech_gateway import handshake, wav
+from speech_gateway import handshake, report
 from speech_gateway.admission import (
     Admission,
     Networks,
@@ -86,6 +89,8 @@ class GatewayServer:
     admission: Admission
     is_ready: Callable[[], bool]
     metrics: Metrics
+    spans: SpanSink = field(default_factory=NoSpans)
+    _port: int = field(init=False)
     _server: Server = field(init=False)
     _handshakes: UnfinishedHandshakes = field(default_factory=UnfinishedHandshakes)
     _conversations: set[Conversation] = field(default_factory=set)
@@ -113,8 +118,8 @@ class GatewayServer:
             with listener.dup() as same:
                 same.listen(_KERNEL_QUEUE)
         self.admission.on_release = self._note_if_all_gone
-        port: int = next(iter(self._server.sockets)).getsockname()[1]
-        return port
+        self._port = next(iter(self._server.sockets)).getsockname()[1]
+        return self._port
 
     def drain(self, deadline: float) -> None:
         """Refuse new clients, and tell those who speak to end by `deadline` (the loop's clock).
@@ -137,6 +142,7 @@ class GatewayServer:
 
     def _websocket_settings(self) -> dict[str, Any]:
         return {
+            "logger": _quiet_logger(),
             "process_request": self._judge,
             "process_response": self._admit,
             "select_subprotocol": select_subprotocol,
@@ -156,6 +162,8 @@ class GatewayServer:
 
     def _judge(self, connection: GatewayConnection, request: Request) -> Response | None:
         """Refuse a request that asks for what there is not; the library judges the rest of it."""
+        if len(request.headers.get_all("Host")) != 1:  # RFC 9112 section 3.2
+            return connection.respond(HTTPStatus.BAD_REQUEST, "expected one Host header\n")
         verdict = handshake.judge(
             handshake.Request(request.method, request.path, request.headers),
             self.config.origin_allowlist,
@@ -209,9 +217,9 @@ class GatewayServer:
         slot.hold()
         with ExitStack() as held:
             held.callback(slot.release)
-            await self._converse(connection, held)
+            await self._converse(connection, slot.address, held)
 
-    async def _converse(self, connection: GatewayConnection, held: ExitStack) -> None:
+    async def _converse(self, connection: GatewayConnection, address: str, held: ExitStack) -> None:
         """Lead one session to its end; `held` is closed as soon as it holds no audio any more."""
         loop = asyncio.get_running_loop()
         context = self._context(connection)
@@ -226,13 +234,15 @@ class GatewayServer:
         self.metrics.sessions_live.inc()
         if self._drain_at is not None:
             conversation.drain(self._drain_at)
-        held.callback(self._note_end, conversation)
+        held.callback(self._note_end, conversation, address)
         await conversation.run()
 
-    def _note_end(self, conversation: Conversation) -> None:
+    def _note_end(self, conversation: Conversation, address: str) -> None:
         self._conversations.discard(conversation)
         self.metrics.sessions_live.dec()
-        self._report(conversation)
+        report.count(conversation, self.metrics)
+        report.write_line(conversation, address)
+        report.record_span(conversation, self.spans, self._port)
 
     def _context(self, connection: GatewayConnection) -> Context:
         request = connection.request
@@ -245,33 +255,22 @@ class GatewayServer:
             trace=received.child() if received else TraceContext.begin(),
             language_hint=connection.wanted.language_hint,
             epoch=time.time() - asyncio.get_running_loop().time(),
-        )
-
-    def _report(self, conversation: Conversation) -> None:
-        """Write the one line about a session, and count it."""
-        session, ack = conversation.session, conversation.ack_seconds
-        ended_by = session.ending.value.code if session.ending else "cancelled"
-        self.metrics.sessions.labels(ended_by, session.outcome).inc()
-        if ack is not None:
-            self.metrics.store_seconds.observe(ack)
-        if session.receipt:
-            self.metrics.audio_bytes.inc(session.audio_bytes)
-        log.info(
-            "session",
-            correlation_id=session.correlation_id,
-            ended_by=ended_by,
-            outcome=session.outcome,
-            audio_bytes=session.audio_bytes,
-            duration_ms=wav.duration_ms(session.audio_bytes),
-            messages=session.messages,
-            partition=session.receipt.partition if session.receipt else None,
-            offset=session.receipt.offset if session.receipt else None,
-            ack_ms=None if ack is None else round(ack * 1000, 1),
+            parent=received,
         )
 
     def _note_if_all_gone(self) -> None:
         if self.admission.draining and self.admission.live == 0:
             self._all_gone.set()
+
+
+def _quiet_logger() -> logging.Logger:
+    """Return the library's own logger, which then makes no lines that nobody is shown.
+
+    It tells of each connection's opening and closing, as the session's line does.
+    """
+    logger = logging.getLogger("websockets.server")
+    logger.setLevel(logging.WARNING)
+    return logger
 
 
 def select_subprotocol(

@@ -1,0 +1,169 @@
+"""What is left of a session when it has ended: one line in the log, its counts, and its span.
+
+Called by the server, once for each session, and for each handshake that it refuses. The fields of
+the lines are explained in `docs/operations.md`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import ip_address
+
+import structlog
+from speech_lib import spans
+from speech_lib.spans import Span, SpanKind, SpanSink
+
+from speech_gateway import wav
+from speech_gateway.conversation import Conversation
+from speech_gateway.errors import Ending
+from speech_gateway.handshake import PATH
+from speech_gateway.metrics import ACCEPTED, Metrics
+from speech_gateway.rates import TokenBucket
+
+log = structlog.get_logger()
+
+CANCELLED = "cancelled"
+"""Stands for `ended_by` where the process ended before the utterance did."""
+_KEPT_BITS = {4: 24, 6: 48}
+_UNKNOWN_CLIENT = "unknown"
+
+
+class LineBudget:
+    """Allow some lines a second, and as many at once; count those that are left out.
+
+    For lines that a client can cause at no cost: one that comes back in a loop must not fill the
+    log. Time is any clock in seconds that does not run backwards.
+    """
+
+    def __init__(self, now: float, per_second: float = 10) -> None:
+        self._bucket = TokenBucket(per_second, per_second, now)
+        self._omitted = 0
+
+    def take(self, now: float) -> int | None:
+        """Return how many lines were left out before this one; None where this one is, too."""
+        if self._bucket.take(now):
+            return self.told()
+        self._omitted += 1
+        return None
+
+    def told(self) -> int:
+        """Return how many lines were left out before one that needs no leave, and forget them."""
+        omitted, self._omitted = self._omitted, 0
+        return omitted
+
+
+def count(conversation: Conversation, metrics: Metrics) -> None:
+    """Add a session that has ended to the metrics."""
+    session = conversation.session
+    metrics.session_ended(ended_by(session.ending), session.outcome)
+    if conversation.ack_seconds is not None:
+        metrics.store_seconds.observe(conversation.ack_seconds)
+    if session.receipt:
+        metrics.audio_bytes.inc(session.audio_bytes)
+        metrics.audio_seconds.inc(wav.duration_ms(session.audio_bytes) / 1000)
+    if session.failure and conversation.stored:
+        metrics.delivery_errors.labels(session.failure.value.code, conversation.stored).inc()
+
+
+def write_line_within(
+    budget: LineBudget, now: float, conversation: Conversation, client: str
+) -> None:
+    """Write the line about a session, unless it stored nothing and there are many such."""
+    stored = conversation.session.outcome == ACCEPTED
+    omitted = budget.told() if stored else budget.take(now)
+    if omitted is not None:
+        write_line(conversation, client, omitted)
+
+
+def write_line(conversation: Conversation, client: str, omitted: int = 0) -> None:
+    """Write the one line about a session.
+
+    Args:
+        conversation: How it was led.
+        client: The whole address, which is cut here.
+        omitted: How many sessions before this one got no line; said where there are any.
+    """
+    session, ack = conversation.session, conversation.ack_seconds
+    log.info(
+        "session",
+        correlation_id=session.correlation_id,
+        client=cut(client),
+        ended_by=ended_by(session.ending),
+        outcome=session.outcome,
+        code=conversation.close_code,
+        audio_bytes=session.audio_bytes,
+        duration_ms=wav.duration_ms(session.audio_bytes),
+        session_ms=_milliseconds(conversation.age()),
+        messages=session.messages,
+        partition=session.receipt.partition if session.receipt else None,
+        offset=session.receipt.offset if session.receipt else None,
+        ack_ms=None if ack is None else _milliseconds(ack),
+        trace_id=conversation.context.trace.trace_id,
+        **_omitted(omitted),
+    )
+
+
+def write_refusal_within(budget: LineBudget, now: float, code: str) -> None:
+    """Write the line about a refused handshake, unless there are many."""
+    omitted = budget.take(now)
+    if omitted is not None:
+        log.info("refused", code=code, **_omitted(omitted))
+
+
+def _omitted(lines: int) -> dict[str, int]:
+    return {"omitted": lines} if lines else {}
+
+
+def record_span(conversation: Conversation, sink: SpanSink, port: int) -> None:
+    """Record the span of a session, from its handshake until now, by HTTP's conventions."""
+    session, context = conversation.session, conversation.context
+    if not sink.wants(context.trace):
+        return
+    end_at = conversation.began_at + conversation.age()
+    sink.record(
+        Span(
+            name=f"GET {PATH}",
+            kind=SpanKind.SERVER,
+            context=context.trace,
+            parent=context.parent,
+            start_ns=context.nanoseconds(conversation.began_at),
+            end_ns=context.nanoseconds(end_at),
+            attributes={
+                "http.request.method": "GET",
+                "http.response.status_code": 101,
+                "http.route": PATH,
+                "network.protocol.name": "websocket",
+                "server.port": port,
+                "url.path": PATH,
+                "url.scheme": "http",
+                spans.CORRELATION_ID: session.correlation_id,
+                "speech.ended_by": ended_by(session.ending),
+                "speech.outcome": session.outcome,
+                "speech.audio.bytes": session.audio_bytes,
+                "speech.audio.messages": session.messages,
+            },
+            # What the client did wrong is no error of the server's.
+            error=session.failure.value.code if session.failure else None,
+        )
+    )
+
+
+def ended_by(ending: Ending | None) -> str:
+    """Return the name of an ending, as everything that operators read tells it."""
+    return ending.value.code if ending else CANCELLED
+
+
+@lru_cache(maxsize=1024)  # it would be a quarter of what the line costs
+def cut(address: str) -> str:
+    """Return the network of a client, so that no line names a person: /24, or /48 of IPv6."""
+    try:
+        whole = ip_address(address)
+    except ValueError:
+        return _UNKNOWN_CLIENT
+    kept = _KEPT_BITS[whole.version]
+    dropped = whole.max_prefixlen - kept
+    return f"{type(whole)(int(whole) >> dropped << dropped)}/{kept}"
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 1)

@@ -1,0 +1,19 @@
+"""A sink of spans that keeps them, for tests of whatever describes some."""
+
+from speech_lib.spans import NoSpans, Span
+from speech_lib.tracing import TraceContext
+
+
+class KeptSpans(NoSpans):
+    """Wants every span and keeps it, in the order in which they end."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+
+    def wants(self, context: TraceContext) -> bool:  # noqa: ARG002 - as every sink
+        """Tell that any span is."""
+        return True
+
+    def record(self, span: Span) -> None:
+        """Keep a span."""
+        self.spans.append(span)
