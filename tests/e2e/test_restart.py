@@ -1,13 +1,30 @@
 """The stack stopped and started again: what was stored is there, and what was owed is done."""
 
+import asyncio
 import json
+from typing import NamedTuple
 from urllib.request import Request, urlopen
 
 import pytest
+from pipeline_tools import audio, metrics_page
+from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from websockets.asyncio.client import connect
 
 REGISTRY_SECONDS = 10
+METRICS_SECONDS = 10
+RECOVERY_SECONDS = 60
+CHUNK_BYTES = 32_000
+HELD_UP_SECONDS = 1.0
+"""A name that cannot be looked up takes about four."""
 OFFSETS = "/opt/kafka/bin/kafka-get-offsets.sh --bootstrap-server localhost:9092"
 GROUP = "/opt/kafka/bin/kafka-consumer-groups.sh --bootstrap-server localhost:9092"
+
+
+class Outcome(NamedTuple):
+    """How an utterance ended."""
+
+    final: dict
+    close_code: int | None
 
 
 @pytest.fixture
@@ -43,6 +60,55 @@ def test_what_was_accepted_before_a_stop_is_transcribed_after(stopped_stack, spe
         "go forward ten meters"
     ]
     assert [result["repeats"] for result in stack.transcribed(done)["results"]] == [0]
+
+
+def test_a_broker_whose_name_is_gone_holds_up_nobody(stopped_stack, speech):
+    """A stopped container has no name: looking it up takes seconds, in which the loop must turn."""
+    stack = stopped_stack
+    before = lag(stack)
+    try:
+        outcome = asyncio.run(speak_to_nobody(stack, audio.load(speech).pcm[:CHUNK_BYTES]))
+    finally:
+        recover(stack, "kafka", "gateway-service", "asr-service")
+    assert outcome.final["code"] == "broker_unavailable"
+    assert outcome.close_code == 1013
+    late = lag(stack).since(before)
+    assert late is not None
+    assert late.counts[-1] > 0
+    assert late.counts[-1] == late.counts[late.bounds.index(HELD_UP_SECONDS)]
+
+
+async def speak_to_nobody(stack, pcm):
+    """Speak an utterance; Kafka is stopped before its end."""
+    url = f"ws://localhost:{stack.ports['GATEWAY_HOST_PORT']}/ws/audio"
+    async with connect(url, compression=None) as connection:
+        await connection.recv()
+        await connection.send(pcm)
+        await asyncio.to_thread(stop, stack, "kafka")
+        await connection.send('{"event": "done"}')
+        final = json.loads(await connection.recv())
+        await connection.wait_closed()
+        return Outcome(final, connection.close_code)
+
+
+def recover(stack, *services):
+    """Start services, and wait for them: `up --wait` gives up at once where one is unhealthy."""
+    assert stack.compose("start", *services).returncode == 0
+    healthy = retry(
+        retry=retry_if_result(lambda states: states != {"healthy"}),
+        stop=stop_after_delay(RECOVERY_SECONDS),
+        wait=wait_fixed(0.5),
+    )
+    healthy(lambda: {stack.container(service).health for service in services})()
+
+
+def lag(stack):
+    """Return how late the gateway's event loop has been so far."""
+    port = stack.ports["GATEWAY_OPS_HOST_PORT"]
+    with urlopen(f"http://localhost:{port}/metrics", timeout=METRICS_SECONDS) as answer:
+        return metrics_page.read(answer.read().decode()).histogram(
+            "speech_gateway_loop_lag_seconds"
+        )
 
 
 def stop(stack, *services):

@@ -1,8 +1,8 @@
 """What the CIS Docker Benchmark (1.6, sections 4 and 5) asks of images and containers.
 
 Each test bears the number of one recommendation, and reads the compose files and the Dockerfiles.
-What can only be seen from inside a running container is in `tests/e2e`. Kafka's and the registry's
-images are other people's: what needs an image of our own is asked of `OURS` alone.
+What can only be seen from inside a running container is in `tests/e2e`. Kafka's, the registry's and
+Prometheus' images are other people's: what needs an image of our own is asked of `OURS` alone.
 """
 
 import re
@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 MAIN = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 OVERRIDE = yaml.safe_load((ROOT / "docker-compose.override.yml").read_text())
 OURS = ("topics", "gateway-service", "asr-service", "edge")
-LISTENING = ("gateway-service", "asr-service", "edge")
+LISTENING = ("gateway-service", "asr-service", "edge", "prometheus")
+OTHERS = ("kafka", "schema-registry", "prometheus")
+HARDENED = (*OURS, "prometheus")
 DOCKERFILES = {
     "gateway": ROOT / "services/gateway/Dockerfile",
     "asr": ROOT / "services/asr/Dockerfile",
@@ -29,6 +31,7 @@ SENSITIVE = ("/", "/boot", "/dev", "/etc", "/lib", "/proc", "/sys", "/usr", "/va
 
 every_service = pytest.mark.parametrize("name", MAIN["services"])
 every_service_of_ours = pytest.mark.parametrize("name", OURS)
+every_hardened_service = pytest.mark.parametrize("name", HARDENED)
 every_dockerfile = pytest.mark.parametrize("path", DOCKERFILES.values(), ids=DOCKERFILES)
 
 
@@ -61,7 +64,7 @@ def stage(path: Path) -> list[tuple[str, str]]:
 
 def test_the_files_are_read_as_they_are():
     """A name that changed would make the tests below pass for nothing."""
-    assert set(MAIN["services"]) == {"kafka", "schema-registry", *OURS}
+    assert set(MAIN["services"]) == {*OTHERS, *OURS}
     assert [len(instructions(path)) > 8 for path in DOCKERFILES.values()] == [True] * 3
 
 
@@ -90,7 +93,7 @@ def test_4_3_unnecessary_packages_are_not_installed(path):
     ] == []
 
 
-@pytest.mark.parametrize("name", OURS)
+@every_hardened_service
 def test_4_6_there_is_a_health_check(name):
     """All that listen have one; the one-shot ends, which compose waits for."""
     check = service(name)["healthcheck"]
@@ -148,10 +151,11 @@ def test_5_5_no_container_is_privileged(name):
 
 @every_service
 def test_5_6_sensitive_host_directories_are_not_mounted(name):
-    """What is mounted is a named volume, or a single file that the operator names."""
+    """What is mounted is a named volume, a file that the operator names, or Prometheus' rules."""
     sources = [source for source, _, _ in volumes(name)]
     assert [source for source in sources if source.rstrip("/") in SENSITIVE] == []
-    assert {source for source in sources if source.startswith("/")} <= {"/dev/null"}
+    allowed = {"prometheus": {"./deploy/observability"}}.get(name, {"/dev/null"})
+    assert {source for source in sources if source.startswith((".", "/"))} <= allowed
 
 
 @every_service
@@ -194,7 +198,7 @@ def test_5_12_processor_time_is_limited(name):
     assert 0 < service(name)["cpus"] <= 2
 
 
-@every_service_of_ours
+@every_hardened_service
 def test_5_13_the_root_filesystem_is_read_only(name):
     """What can be written is in memory, small, and not executable."""
     assert service(name)["read_only"] is True
@@ -208,7 +212,7 @@ def test_5_13_the_root_filesystem_is_read_only(name):
 def test_5_14_traffic_is_bound_to_an_interface_where_it_is_for_this_machine():
     """What the developer's file publishes is on loopback."""
     published = [port for each in OVERRIDE["services"].values() for port in each.get("ports", [])]
-    assert len(published) == 5
+    assert len(published) == 6
     assert [port for port in published if not port.startswith("127.0.0.1:")] == []
 
 
@@ -238,7 +242,7 @@ def test_5_18_host_devices_are_not_exposed(name):
     assert "devices" not in service(name)
 
 
-@every_service_of_ours
+@every_hardened_service
 def test_5_19_core_dumps_are_off(name):
     """Limits are set where they matter: a core file would hold what people said."""
     assert service(name)["ulimits"] == {"core": 0}
@@ -246,9 +250,10 @@ def test_5_19_core_dumps_are_off(name):
 
 @every_service
 def test_5_20_mounts_are_not_propagated(name):
-    """Nothing is mounted `shared`, and of ours nothing that can be written."""
-    modes = {mode for _, _, mode in volumes(name)}
-    assert modes <= ({"ro"} if name in OURS else {"rw"})
+    """Nothing is mounted `shared`; what can be written is where something keeps its data."""
+    writable = [source for source, _, mode in volumes(name) if mode != "ro"]
+    assert writable == {"kafka": ["kafka-data"], "prometheus": ["prometheus-data"]}.get(name, [])
+    assert {mode for _, _, mode in volumes(name)} <= {"ro", "rw"}
 
 
 @every_service
@@ -275,7 +280,7 @@ def test_5_26_no_new_privileges_can_be_gained(name):
     assert service(name)["security_opt"] == ["no-new-privileges:true"]
 
 
-@pytest.mark.parametrize("name", ["kafka", "schema-registry", *LISTENING])
+@pytest.mark.parametrize("name", sorted({*OTHERS, *LISTENING}))
 def test_5_27_health_is_checked_while_running(name):
     """Of everything that stays."""
     assert service(name)["healthcheck"]["test"]
@@ -287,10 +292,10 @@ def test_5_28_images_are_named_by_their_version(name):
     assert re.fullmatch(r"speech-(gateway|asr|edge):\$\{VERSION:-[^}]+\}", service(name)["image"])
 
 
-@pytest.mark.parametrize("name", ["kafka", "schema-registry"])
+@pytest.mark.parametrize("name", OTHERS)
 def test_5_28_other_people_s_images_have_their_version_too(name):
     """So that a pull changes nothing by itself."""
-    assert re.fullmatch(r"[a-z/-]+:\d+\.\d+\.\d+", service(name)["image"])
+    assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+", service(name)["image"])
 
 
 @pytest.mark.parametrize("name", LISTENING)
@@ -329,6 +334,17 @@ def test_5_32_the_docker_socket_is_not_mounted(name):
 def test_logs_are_bounded(name):
     """A log that is written by clients' doings cannot fill the disk."""
     assert service(name)["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+
+
+def test_prometheus_runs_as_its_image_s_user_and_keeps_a_bounded_past():
+    """Neither time nor size can fill the disk; nothing lets who reaches it change anything."""
+    prometheus = service("prometheus")
+    assert prometheus["user"] == "65534:65534"
+    assert {
+        "--storage.tsdb.retention.time=7d",
+        "--storage.tsdb.retention.size=512MB",
+    } <= set(prometheus["command"])
+    assert not [each for each in prometheus["command"] if "enable" in each]
 
 
 @every_service_of_ours
