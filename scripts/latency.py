@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from pipeline_tools import client, environment, latency_compare, latency_report
+from pipeline_tools import client, environment
 from pipeline_tools.audio import AudioError
-from pipeline_tools.latency_compare import Rule
-from pipeline_tools.latency_measure import Options, Pace, measured
-from pipeline_tools.latency_report import Report, ReportError
-from pipeline_tools.latency_result import Result
-from pipeline_tools.latency_screen import say, show
+from pipeline_tools.latency import compare as latency_compare
+from pipeline_tools.latency import report as latency_report
+from pipeline_tools.latency.compare import Rule
+from pipeline_tools.latency.measure import Options, Pace, measured
+from pipeline_tools.latency.report import Report, ReportError
+from pipeline_tools.latency.result import Result
+from pipeline_tools.latency.screen import say, show
 from pipeline_tools.stack import StackError
 from speech_lib.errors import (
     BrokerUnavailable,
@@ -109,7 +111,7 @@ def write(folder: Path, report: Report, found: Result, old: Report | None) -> No
     """Write the report, and its picture if there is anything to draw."""
     (folder / "latency.json").write_text(report.json(), encoding="utf-8")
     if found.waits:
-        from pipeline_tools import latency_chart  # noqa: PLC0415  # takes its time to load
+        from pipeline_tools.latency import chart as latency_chart  # noqa: PLC0415  # takes its time to load
 
         latency_chart.draw(folder / "latency.png", report, list(found.waits.values()), old)
 

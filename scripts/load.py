@@ -17,9 +17,9 @@ from typing import Annotated
 import typer
 from pipeline_tools import client
 from pipeline_tools.audio import AudioError
-from pipeline_tools.load_clients import Answer, Kind, Load, Plan, Tally, Tape
-from pipeline_tools.load_metrics import Watch
-from pipeline_tools.load_report import Report, Spread
+from pipeline_tools.load.clients import Answer, Kind, Load, Plan, Tally, Tape
+from pipeline_tools.load.metrics import Watch
+from pipeline_tools.load.report import Report, Spread
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from speech_lib import looplag

@@ -19,9 +19,9 @@ from typing import Annotated
 
 import aiohttp
 import typer
-from pipeline_tools.top_figures import History, gateway, recogniser
-from pipeline_tools.top_look import look
-from pipeline_tools.top_screen import Frame, Service
+from pipeline_tools.top.figures import History, gateway, recogniser
+from pipeline_tools.top.look import look
+from pipeline_tools.top.screen import Frame, Service
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.live import Live

@@ -19,8 +19,8 @@ from typing import Annotated
 
 import typer
 from pipeline_tools.environment import DEFAULT_REGISTRY, DEFAULT_SERVERS, PipelineEnvironment
-from pipeline_tools.trace_screen import printable
-from pipeline_tools.tracer import Tracer, Where, tracer
+from pipeline_tools.trace.screen import printable
+from pipeline_tools.trace.tracer import Tracer, Where, tracer
 from pydantic import Field
 from speech_lib.errors import (
     BrokerUnavailable,

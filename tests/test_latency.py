@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 from latency import app, judged
-from pipeline_tools import latency_compare, latency_report, stack, tracing
-from pipeline_tools.latency_compare import Change, Rule
-from pipeline_tools.latency_hops import AFTER_THE_AUDIO, END_TO_END, HOPS, POINTS, traced, waits
-from pipeline_tools.latency_report import Figures, Lost, Report, ReportError, Settings, Slow
-from pipeline_tools.latency_result import Result, result
-from pipeline_tools.latency_run import Utterance
+from pipeline_tools import stack
+from pipeline_tools.latency import compare as latency_compare
+from pipeline_tools.latency import report as latency_report
+from pipeline_tools.latency.compare import Change, Rule
+from pipeline_tools.latency.hops import AFTER_THE_AUDIO, END_TO_END, HOPS, POINTS, traced, waits
+from pipeline_tools.latency.report import Figures, Lost, Report, ReportError, Settings, Slow
+from pipeline_tools.latency.result import Result, result
+from pipeline_tools.latency.run import Utterance
 from pipeline_tools.machine import Machine, this_machine
 from pipeline_tools.percentiles import percentiles
+from pipeline_tools.trace import tracing
 from speech_lib import headers
 from speech_lib.errors import EventError
 from speech_lib.events import TextRecognized, TextRecognizedEvent

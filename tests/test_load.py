@@ -12,9 +12,9 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from load import app
 from pipeline_tools import audio, client, stack
-from pipeline_tools.load_clients import Answer, Kind, Load, Plan, Tally, Tape, judge
-from pipeline_tools.load_metrics import Memory, Reading, read_page
-from pipeline_tools.load_report import Report, Spread
+from pipeline_tools.load.clients import Answer, Kind, Load, Plan, Tally, Tape, judge
+from pipeline_tools.load.metrics import Memory, Reading, read_page
+from pipeline_tools.load.report import Report, Spread
 from pipeline_tools.metrics_page import Histogram
 from prometheus_client import generate_latest
 from speech_gateway.metrics import Metrics

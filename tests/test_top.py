@@ -16,10 +16,11 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from pipeline_tools import metrics_page, top_look
+from pipeline_tools import metrics_page
 from pipeline_tools.compose import free_ports
 from pipeline_tools.metrics_page import Page
-from pipeline_tools.top_figures import (
+from pipeline_tools.top import look as top_look
+from pipeline_tools.top.figures import (
     Gateway,
     History,
     Interval,
@@ -30,8 +31,8 @@ from pipeline_tools.top_figures import (
     gateway,
     recogniser,
 )
-from pipeline_tools.top_look import Look
-from pipeline_tools.top_screen import ASCII_BARS, Frame, Service, spark
+from pipeline_tools.top.look import Look
+from pipeline_tools.top.screen import ASCII_BARS, Frame, Service, spark
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 from speech_asr.metrics import Metrics as AsrMetrics

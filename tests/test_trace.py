@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from pipeline_tools import search, tracing
+from pipeline_tools.trace import search, tracing
 from speech_lib import headers
 from speech_lib.events import TextRecognized, TextRecognizedEvent
 from speech_lib.records import ReceivedRecord

@@ -5,9 +5,11 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
-from pipeline_tools import trace_follow, trace_screen, tracing
-from pipeline_tools.trace_screen import Screen
-from pipeline_tools.tracing import Hop, Missing, Place, Recogniser, Result, Topics, Trace
+from pipeline_tools.trace import follow as trace_follow
+from pipeline_tools.trace import screen as trace_screen
+from pipeline_tools.trace import tracing
+from pipeline_tools.trace.screen import Screen
+from pipeline_tools.trace.tracing import Hop, Missing, Place, Recogniser, Result, Topics, Trace
 from rich.console import Console
 from speech_lib import headers
 from speech_lib.records import ReceivedRecord

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from pipeline_tools import search, trace_newest
-from pipeline_tools.trace_reader import Span, TopicReader
-from pipeline_tools.tracing import Topics
+from pipeline_tools.trace import newest as trace_newest
+from pipeline_tools.trace import search
+from pipeline_tools.trace.reader import Span, TopicReader
+from pipeline_tools.trace.tracing import Topics
 from speech_lib import headers
 from speech_lib.events import (
     AnyEvent,

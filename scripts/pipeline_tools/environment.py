@@ -11,7 +11,7 @@ from pydantic import Field
 from speech_lib.config import KafkaEnvironment
 from speech_lib.setting_types import HttpUrl, Topic
 
-from pipeline_tools.tracing import Topics
+from pipeline_tools.trace.tracing import Topics
 
 DEFAULT_SERVERS = "localhost:29092"
 DEFAULT_REGISTRY = "http://localhost:8081"

@@ -1,6 +1,6 @@
 """What a page in Prometheus' text format says, and what lies between two looks at it.
 
-Pure. Used by `load_metrics.py` and by `top.py`'s figures.
+Pure. Used by `load.metrics` and by `top.py`'s figures.
 """
 
 import math

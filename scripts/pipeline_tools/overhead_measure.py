@@ -7,6 +7,7 @@ machine does meets all of them alike; a round's figures are compared with each o
 import asyncio
 import statistics
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -206,11 +207,13 @@ async def _stream(gateways: Mapping[Variant, MeasuredGateway], load: Load) -> di
     process takes from the caches, is a moment of all.
     """
     frames, streaming = load.frames(), dict.fromkeys(gateways, 0.0)
-    for number in range(load.utterances):
-        for variant in list(gateways)[:: -1 if number % 2 else 1]:
+    order = deque(gateways)
+    for _ in range(load.utterances):
+        for variant in tuple(order):
             turn, port = time.monotonic(), gateways[variant].ports.clients
             await asyncio.gather(*(_speak(port, frames) for _ in range(load.clients)))
             streaming[variant] += time.monotonic() - turn
+        order.rotate(-1)  # never the same one twice in a row: it would find its caches warm
     return streaming
 
 

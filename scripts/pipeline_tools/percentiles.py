@@ -1,6 +1,6 @@
 """What this part of the values does not exceed: one rule for all reports.
 
-Used by `load_report` and the modules of `latency.py`.
+Used by `load.report` and the modules of `latency.py`.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Read a topic from its first record to its last, without joining a consumer group.
 
 Used where what was promised is compared with what is stored (`ledger`). What is added after the
-start is not read, so that it ends; `latency_tail` reads that, and asks here where the ends are.
+start is not read, so that it ends; `latency.tail` reads that, and asks here where the ends are.
 """
 
 from collections.abc import Iterator

@@ -9,7 +9,7 @@ import uuid
 from collections import Counter
 
 from pipeline_tools import whole_topic
-from pipeline_tools.search import likely_partition
+from pipeline_tools.trace.search import likely_partition
 from speech_lib.errors import DeliveryError
 from speech_lib.producer import RecordProducer
 from speech_lib.records import Record, Stored

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
-from pipeline_tools.latency_hops import AFTER_THE_AUDIO, END_TO_END, RECEIPT
-from pipeline_tools.latency_report import Figures, Report, heading
+from pipeline_tools.latency.hops import AFTER_THE_AUDIO, END_TO_END, RECEIPT
+from pipeline_tools.latency.report import Figures, Report, heading
 from pipeline_tools.percentiles import percentiles
 
 Waits = Sequence[Mapping[str, int]]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from pipeline_tools.latency_hops import HOPS
-from pipeline_tools.latency_report import FIGURES, Figures, Report, circumstances, heading
+from pipeline_tools.latency.hops import HOPS
+from pipeline_tools.latency.report import FIGURES, Figures, Report, circumstances, heading
 
 JUDGED = ("p50", "p90", "p95", "p99")
 """The others are shown: extremes are one utterance each, and the mean follows them."""

@@ -1,6 +1,6 @@
 """What a run of `latency.py` has shown: figures per hop, as a table and as JSON that reads back.
 
-`latency_compare` sets two of them side by side; docs/latency.md explains every field.
+`latency.compare` sets two of them side by side; docs/latency.md explains every field.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from rich.table import Table
 
-from pipeline_tools.latency_hops import END_TO_END, HOPS
+from pipeline_tools.latency.hops import END_TO_END, HOPS
 from pipeline_tools.machine import Machine
 from pipeline_tools.percentiles import percentiles
 

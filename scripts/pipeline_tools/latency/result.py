@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from speech_lib.errors import EventError
 
-from pipeline_tools import tracing
-from pipeline_tools.latency_hops import ACCEPTED, CONNECTED, traced, unknown, waits
-from pipeline_tools.latency_report import Lost
-from pipeline_tools.latency_run import Utterance
+from pipeline_tools.latency.hops import ACCEPTED, CONNECTED, traced, unknown, waits
+from pipeline_tools.latency.report import Lost
+from pipeline_tools.latency.run import Utterance
+from pipeline_tools.trace import tracing
 
 
 @dataclass(frozen=True, slots=True)

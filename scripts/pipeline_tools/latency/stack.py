@@ -8,7 +8,8 @@ from pathlib import Path
 from speech_lib.kafka import KafkaSettings
 from speech_lib.testing.embedded import EmbeddedPipeline
 
-from pipeline_tools import stack, tracing
+from pipeline_tools import stack
+from pipeline_tools.trace import tracing
 
 EMBEDDED = "embedded"
 RUNNING = "running"

@@ -11,9 +11,9 @@ from confluent_kafka import Message
 from speech_lib import headers
 from speech_lib.records import ReceivedRecord
 
-from pipeline_tools.search import GROWTH, SLACK_MS, Finding, about, pairs
-from pipeline_tools.trace_reader import Span, TopicReader
-from pipeline_tools.tracing import Topics
+from pipeline_tools.trace.reader import Span, TopicReader
+from pipeline_tools.trace.search import GROWTH, SLACK_MS, Finding, about, pairs
+from pipeline_tools.trace.tracing import Topics
 
 MARGIN = 2
 """Records more of each partition than its share: keys do not spread evenly."""

@@ -14,10 +14,13 @@ from speech_lib.kafka import KafkaSettings
 from speech_lib.records import ReceivedRecord
 from speech_lib.registry import EventDeserializer, SchemaRegistry
 
-from pipeline_tools import search, trace_follow, trace_group, trace_newest, tracing
-from pipeline_tools.trace_reader import TopicReader
-from pipeline_tools.trace_screen import Screen
-from pipeline_tools.tracing import Decode, Topics, Trace
+from pipeline_tools.trace import follow as trace_follow
+from pipeline_tools.trace import group as trace_group
+from pipeline_tools.trace import newest as trace_newest
+from pipeline_tools.trace import search, tracing
+from pipeline_tools.trace.reader import TopicReader
+from pipeline_tools.trace.screen import Screen
+from pipeline_tools.trace.tracing import Decode, Topics, Trace
 
 SEARCH_WAIT_MS, FOLLOW_WAIT_MS = 10, 500
 """How long the broker may hold an answer back (see `TopicReader`)."""

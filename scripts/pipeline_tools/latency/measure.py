@@ -15,19 +15,22 @@ from speech_lib.events import TextRecognizedEvent
 from speech_lib.registry import EventDeserializer, SchemaRegistry
 from speech_lib.testing.embedded import EmbeddedError
 
-from pipeline_tools import client, latency_report, latency_stack, tracing
+from pipeline_tools import client
 from pipeline_tools.audio import load
 from pipeline_tools.environment import PipelineEnvironment
-from pipeline_tools.latency_report import Report, Settings
-from pipeline_tools.latency_result import Result, result
-from pipeline_tools.latency_run import Plan, Run, Utterance
-from pipeline_tools.latency_screen import Screen
-from pipeline_tools.latency_stack import Place
-from pipeline_tools.load_clients import Tape
+from pipeline_tools.latency import report as latency_report
+from pipeline_tools.latency import stack as latency_stack
+from pipeline_tools.latency.report import Report, Settings
+from pipeline_tools.latency.result import Result, result
+from pipeline_tools.latency.run import Plan, Run, Utterance
+from pipeline_tools.latency.screen import Screen
+from pipeline_tools.latency.stack import Place
+from pipeline_tools.load.clients import Tape
 from pipeline_tools.machine import load_average, this_machine
 from pipeline_tools.stack import StackError, last_lines
+from pipeline_tools.trace import tracing
 
-SAMPLES = Path(__file__).parents[2] / "samples"
+SAMPLES = Path(__file__).parents[3] / "samples"
 
 
 class Pace(StrEnum):

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline_tools import tracing
-from pipeline_tools.tracing import Hop, Missing, Trace
+from pipeline_tools.trace import tracing
+from pipeline_tools.trace.tracing import Hop, Missing, Trace
 
 MIN_WIDTH = 80
 PIPED_WIDTH = 100

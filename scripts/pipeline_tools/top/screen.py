@@ -11,9 +11,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from pipeline_tools.top_figures import HISTORY_SECONDS, WINDOW_SECONDS, History, State
-from pipeline_tools.top_lines import lines
-from pipeline_tools.trace_screen import printable
+from pipeline_tools.top.figures import HISTORY_SECONDS, WINDOW_SECONDS, History, State
+from pipeline_tools.top.lines import lines
+from pipeline_tools.trace.screen import printable
 
 BARS = "▁▂▃▄▅▆▇█"
 ASCII_BARS = "_.-~=+*#"

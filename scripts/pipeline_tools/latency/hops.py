@@ -9,7 +9,7 @@ machines is as wrong as their clocks differ; a negative one is told as it is.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline_tools import tracing
+from pipeline_tools.trace import tracing
 
 OPENING = "opening"
 CONNECTED = "connected"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline_tools.metrics_page import Page
-from pipeline_tools.top_look import Look
+from pipeline_tools.top.look import Look
 
 WINDOW_SECONDS = 10.0
 HISTORY_SECONDS = 60.0

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from rich.table import Table
 
-from pipeline_tools.load_metrics import Memory
+from pipeline_tools.load.metrics import Memory
 from pipeline_tools.metrics_page import Histogram
 from pipeline_tools.percentiles import percentiles
 

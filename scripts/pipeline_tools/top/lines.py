@@ -1,6 +1,6 @@
 """Put the figures of a service into lines for people: a title, a text, and what its bar shows.
 
-Pure. Used by `top_screen.py`.
+Pure. Used by `top.screen`.
 """
 
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from rich.filesize import decimal
 
-from pipeline_tools.top_figures import Gateway, Process, Quantiles, Recogniser
-from pipeline_tools.trace_screen import printable
+from pipeline_tools.top.figures import Gateway, Process, Quantiles, Recogniser
+from pipeline_tools.trace.screen import printable
 
 NOT_KNOWN = "-"
 

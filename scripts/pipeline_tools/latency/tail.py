@@ -1,6 +1,6 @@
 """Read what is added to topics from now on, in a thread of its own, and say when it came.
 
-Used by `latency_run`. Nothing that was there before is read, however large the topics are, no
+Used by `latency.run`. Nothing that was there before is read, however large the topics are, no
 consumer group is joined, and nothing is committed.
 """
 

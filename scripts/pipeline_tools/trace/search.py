@@ -18,8 +18,8 @@ from speech_lib import headers
 from speech_lib.consumer import Partition
 from speech_lib.records import ReceivedRecord
 
-from pipeline_tools.trace_reader import Span, TopicReader, Wanted
-from pipeline_tools.tracing import Topics, told_number
+from pipeline_tools.trace.reader import Span, TopicReader, Wanted
+from pipeline_tools.trace.tracing import Topics, told_number
 
 SLACK_MS = 60_000
 """How far the clocks of gateways and recognisers may differ."""

@@ -6,9 +6,9 @@ from typing import Self
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipeline_tools import latency_report
-from pipeline_tools.latency_report import Report
-from pipeline_tools.latency_run import Utterance
+from pipeline_tools.latency import report as latency_report
+from pipeline_tools.latency.report import Report
+from pipeline_tools.latency.run import Utterance
 
 MIN_WIDTH = 110
 

@@ -15,10 +15,11 @@ from speech_lib.headers import CORRELATION_ID, now_ms
 from speech_lib.kafka import KafkaSettings
 from speech_lib.records import ReceivedRecord
 
-from pipeline_tools import client, tracing
-from pipeline_tools.latency_hops import ACCEPTED, CONNECTED, OPENING, TEXT_READ
-from pipeline_tools.latency_tail import Tail
-from pipeline_tools.load_clients import Tape, judge
+from pipeline_tools import client
+from pipeline_tools.latency.hops import ACCEPTED, CONNECTED, OPENING, TEXT_READ
+from pipeline_tools.latency.tail import Tail
+from pipeline_tools.load.clients import Tape, judge
+from pipeline_tools.trace import tracing
 
 PAUSE_SECONDS = 0.5
 """The longest pause before an utterance; its length is chance, or the run would fall into step with

@@ -1,6 +1,6 @@
 """Read chosen parts of topics, by offset and by time, without joining a consumer group.
 
-Used by `search` and `trace_follow`. Kafka knows no reading of headers alone, and a record may hold
+Used by `search` and `trace.follow`. Kafka knows no reading of headers alone, and a record may hold
 1.5 MB of audio: so little is asked for at once, and values are kept of texts only. Nothing is ever
 committed.
 """

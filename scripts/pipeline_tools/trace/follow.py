@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from speech_lib import headers
 from speech_lib.records import ReceivedRecord
 
-from pipeline_tools.trace_reader import TopicReader
-from pipeline_tools.tracing import Topics
+from pipeline_tools.trace.reader import TopicReader
+from pipeline_tools.trace.tracing import Topics
 
 KEPT = 1_000
 """How many utterances are remembered; the one that was quiet for longest is forgotten first."""

@@ -1,0 +1,1 @@
+"""What `scripts/latency.py` is made of: how long each hop of an utterance takes."""

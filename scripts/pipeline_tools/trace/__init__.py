@@ -1,0 +1,1 @@
+"""What `scripts/trace.py` is made of: finding an utterance on its topics, and showing its way."""
