@@ -1,0 +1,100 @@
+"""`scripts/controls.py`: a control taken out is noticed, and so is a test that proves nothing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pipeline_tools import removals
+from pipeline_tools.checkout import ROOT, Checkout
+from pipeline_tools.removals import Control, Edit, RemovalError, Verdict
+
+SCRIPT = ROOT / "scripts" / "controls.py"
+TABLE = removals.load()
+RULE = Edit("rule.py", "LIMIT = 10", "LIMIT = 11")
+
+
+def controls(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(  # noqa: S603 - a script of ours
+        [sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("control", TABLE, ids=lambda control: control.id)
+def test_what_is_taken_out_is_there_once_and_so_are_the_tests(control: Control):
+    """The table follows the code: a removal that no longer fits is noticed at once."""
+    found = [(ROOT / edit.file).read_text().count(edit.old) for edit in control.edits]
+    assert found == [1] * len(control.edits)
+    for test in control.tests:
+        file, _, name = test.partition("::")
+        assert not name or f"def {name}(" in (ROOT / file).read_text()
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ('[[control]]\nid = "a"\nremove = []\ntests = []\n', "requirement"),
+        (2 * '[[control]]\nid = "a"\nrequirement = ""\nremove = []\ntests = []\n', "twice: a"),
+    ],
+    ids=["a field is missing", "an id is there twice"],
+)
+def test_a_wrong_table_is_told(tmp_path: Path, table: str, problem: str):
+    """With what is wrong."""
+    path = tmp_path / "controls.toml"
+    path.write_text(table)
+    with pytest.raises(RemovalError, match=problem):
+        removals.load(path)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """A rule, a test that proves it, one that does not, and one that does not run."""
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["."]\n')
+    (tmp_path / "rule.py").write_text("LIMIT = 10\n")
+    (tmp_path / "test_rule.py").write_text(
+        "import rule\n\ndef test_proof():\n    assert rule.LIMIT == 10\n\n"
+        "def test_no_proof():\n    assert rule.LIMIT > 0\n"
+    )
+    return Checkout(tmp_path)
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize(
+    ("tests", "verdict"),
+    [
+        (["test_proof"], Verdict.NOTICED),
+        (["test_no_proof"], Verdict.UNNOTICED),
+        (["test_proof", "test_no_proof"], Verdict.UNNOTICED),
+        (["test_that_is_not_there"], Verdict.BROKEN),
+    ],
+)
+def test_each_test_must_notice(checkout: Checkout, tests: list[str], verdict: Verdict):
+    """One that passes without the rule is told, and so is one that does not run."""
+    control = Control("rule", "", (RULE,), tuple(f"test_rule.py::{test}" for test in tests))
+    assert removals.try_without(checkout, control) is verdict
+    assert (checkout.root / "rule.py").read_text() == "LIMIT = 10\n"
+
+
+def test_a_removal_that_does_not_fit_is_told(checkout: Checkout):
+    """And nothing is changed."""
+    control = Control("rule", "", (RULE, Edit("rule.py", "LIMIT = 12", "")), ("test_rule.py",))
+    with pytest.raises(RemovalError, match="expected once, found 0 times"):
+        removals.try_without(checkout, control)
+    assert (checkout.root / "rule.py").read_text() == "LIMIT = 10\n"
+
+
+@pytest.mark.pipeline
+def test_an_unknown_id_is_a_wrong_usage():
+    """One line, and exit code 2."""
+    done = controls("no-such-control")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "controls: no control has this id: no-such-control\n"
+
+
+@pytest.mark.pipeline
+@pytest.mark.timeout(900)
+def test_every_control_that_is_taken_out_is_noticed():
+    """All of the table, each in turn, in a copy."""
+    done = controls()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith(f"{len(TABLE)} of {len(TABLE)} removals were noticed\n")
