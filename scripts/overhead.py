@@ -16,8 +16,8 @@ from typing import Annotated
 
 import typer
 from pipeline_tools.machine import this_machine
-from pipeline_tools.overhead_gateway import Variant
-from pipeline_tools.overhead_measure import Comparison, Load, measure
+from pipeline_tools.overhead.gateway import Variant
+from pipeline_tools.overhead.measure import Comparison, Load, measure
 from rich.console import Console
 from rich.table import Table
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from overhead import Exit, exit_code
-from pipeline_tools.overhead_gateway import Variant
-from pipeline_tools.overhead_measure import Comparison, Load, Resting, compare, measure
+from pipeline_tools.overhead.gateway import Variant
+from pipeline_tools.overhead.measure import Comparison, Load, Resting, compare, measure
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "overhead.py"
 RESTING = Resting(idle_ms_per_second=2.0, look_ms=5.0)

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
@@ -225,7 +226,7 @@ def test_there_are_forty_payloads_and_every_field():
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_no_field_of_a_client_gets_into_the_gateway_s_log(kafka, tmp_path, level):
-    """One line of JSON for each session, none longer than 2 kB, none with anything of a client."""
+    """One line of JSON a session, or a count in the next; short, without a client's text."""
     settings = {
         **LEVELS[level],
         "TRUSTED_PROXIES": "127.0.0.1",
@@ -237,9 +238,15 @@ def test_no_field_of_a_client_gets_into_the_gateway_s_log(kafka, tmp_path, level
         lines = log_of(gateway.process, tmp_path)
     assert wrong_lines(lines) == []
     assert [origin for line in lines for origin in origins(line)] == []
-    events = Counter(json.loads(line)["event"] for line in lines)
-    assert events["session"] == admitted > len(PAYLOADS) * len(MESSAGES)
-    assert events["refused"] > 0
+    sessions, refusals = told(lines, "session"), told(lines, "refused")
+    assert sum(1 + line.get("omitted", 0) for line in sessions) == admitted
+    assert len(sessions) > len(PAYLOADS)
+    assert refusals
+
+
+def told(lines: list[bytes], event: str) -> list[dict[str, Any]]:
+    """Return the lines of one kind; of those that a storm can cause most are left out."""
+    return [line for line in map(json.loads, lines) if line["event"] == event]
 
 
 def put(kafka: EmbeddedPipeline, topic: str) -> None:
@@ -262,8 +269,7 @@ def test_what_stands_in_records_gets_into_the_recogniser_s_log_bounded_and_escap
             recogniser.wait_for(event="utterance", outcome="dead_letter", offset=offset)
         lines = log_of(recogniser, tmp_path)
     assert wrong_lines(lines) == []
-    told = Counter(json.loads(line)["event"] for line in lines)
-    assert told["utterance"] == len(PAYLOADS)
+    assert len(told(lines, "utterance")) == len(PAYLOADS)
     assert {origin for line in lines for origin in origins(line)} == {
         ("record", name) for name in PAYLOADS
     }

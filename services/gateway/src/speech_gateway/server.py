@@ -17,7 +17,6 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from speech_lib.spans import NoSpans, SpanSink
 from speech_lib.tracing import TraceContext
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -41,10 +40,8 @@ from speech_gateway.conversation import Context, Conversation, Store
 from speech_gateway.handshake import Refusal
 from speech_gateway.messages import SUBPROTOCOL, Limits
 from speech_gateway.metrics import Metrics
-from speech_gateway.rates import TokenBucket
+from speech_gateway.report import LineBudget
 from speech_gateway.session import Session
-
-log = structlog.get_logger()
 
 _SWITCHING_PROTOCOLS = 101
 _ACCEPTED_AT_ONCE = 8
@@ -52,7 +49,6 @@ _ACCEPTED_AT_ONCE = 8
 turns: with the usual 100, a storm of good clients would pass the bound of unfinished ones."""
 _KERNEL_QUEUE = 1024
 """Connections that wait in the kernel meanwhile; `backlog` would make this as small."""
-_REFUSALS_LOGGED_PER_SECOND = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +92,8 @@ class GatewayServer:
     _conversations: set[Conversation] = field(default_factory=set)
     _drain_at: float | None = None
     _all_gone: asyncio.Event = field(default_factory=asyncio.Event)
-    _refusal_log: TokenBucket = field(
-        default_factory=lambda: TokenBucket(
-            _REFUSALS_LOGGED_PER_SECOND, _REFUSALS_LOGGED_PER_SECOND, time.monotonic()
-        )
-    )
+    _refusal_lines: LineBudget = field(default_factory=lambda: LineBudget(time.monotonic()))
+    _session_lines: LineBudget = field(default_factory=lambda: LineBudget(time.monotonic()))
 
     async def start(self) -> int:
         """Listen; return the port.
@@ -198,8 +191,7 @@ class GatewayServer:
     ) -> Response:
         answer = refusal.value
         self.metrics.refusals.labels(answer.code).inc()
-        if self._refusal_log.take(time.monotonic()):  # a storm must not fill the log
-            log.info("refused", code=answer.code)
+        report.write_refusal_within(self._refusal_lines, time.monotonic(), answer.code)
         response = connection.respond(answer.status, answer.body().decode())
         del response.headers["Content-Type"]
         response.headers.update([("Content-Type", "application/json"), *answer.headers])
@@ -241,7 +233,7 @@ class GatewayServer:
         self._conversations.discard(conversation)
         self.metrics.sessions_live.dec()
         report.count(conversation, self.metrics)
-        report.write_line(conversation, address)
+        report.write_line_within(self._session_lines, time.monotonic(), conversation, address)
         report.record_span(conversation, self.spans, self._port)
 
     def _context(self, connection: GatewayConnection) -> Context:

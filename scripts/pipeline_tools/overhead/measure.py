@@ -19,7 +19,7 @@ from speech_lib.testing.embedded import EmbeddedPipeline
 from websockets.frames import Frame, Opcode
 
 from pipeline_tools.otlp_receiver import collector
-from pipeline_tools.overhead_gateway import MeasuredGateway, Variant, measured_gateway
+from pipeline_tools.overhead.gateway import MeasuredGateway, Variant, measured_gateway
 from pipeline_tools.stack import Addresses
 
 MEGABYTE = 1_000_000
