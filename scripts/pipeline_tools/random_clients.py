@@ -132,6 +132,7 @@ _ENDS = [
 
 
 def examples(store: str, silence: Ending) -> list[Crowd]:
-    """Return crowds with each ending in them, which chance may leave out."""
+    """Return crowds with each ending in them, and haste that fails, which chance may leave out."""
     each = [Script(ends, b"", "stays", polite=True) for ends in _ENDS]
-    return [Crowd(tuple(half), (), store, silence, fill=False) for half in (each[:5], each[5:])]
+    hasty = tuple(request("/") + move.wire for move in (moves.TOO_LARGE, moves.close()))
+    return [Crowd(tuple(half), hasty, store, silence, fill=False) for half in (each[:5], each[5:])]
