@@ -137,7 +137,8 @@ def forwarded_for(data: bytes) -> None:
     """Try X-Forwarded-For: an address, or what the connection says; ignored of strangers."""
     peer, *values = data.decode("latin-1").split("\n")
     address = client_address(peer, values, TRUSTED)
-    _hold(address == peer or str(ip_address(address)) == address, "it is no address")
+    known = address == peer or ("%" not in address and str(ip_address(address)) == address)
+    _hold(known, "it is no address, or has a zone of the sender's choice")
     alone = client_address(peer, [], TRUSTED)
     _hold(client_address(peer, values, ()) == alone, "a stranger is believed")
 

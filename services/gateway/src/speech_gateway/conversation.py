@@ -134,7 +134,7 @@ class Conversation:
         """
         if self._closed_with is None and self.session.ending in CLOSED_BY_THE_LIBRARY:
             sent = self._connection.protocol.close_sent
-            return sent.code if sent else None
+            return int(sent.code) if sent else None
         return self._closed_with
 
     # What happens
