@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pipeline_tools.fuzz_targets import TARGETS, Target
+from pipeline_tools.fuzz.targets import TARGETS, Target
 
-ENGINE = [sys.executable, "-m", "pipeline_tools.fuzz_engine"]
-TARGETS_MODULE = "pipeline_tools.fuzz_targets"
+ENGINE = [sys.executable, "-m", "pipeline_tools.fuzz.engine"]
+TARGETS_MODULE = "pipeline_tools.fuzz.targets"
 SLOW_INPUT_SECONDS = 5
 MAX_RSS_MB = 1024
 SHOWN_LINES = 40

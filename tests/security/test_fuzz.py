@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fuzz
 import pytest
-from pipeline_tools.fuzz_targets import TARGETS, Target
+from pipeline_tools.fuzz.targets import TARGETS, Target
 
 SCRIPT = Path(fuzz.__file__)
 needs_atheris = pytest.mark.skipif(
@@ -16,7 +16,7 @@ needs_atheris = pytest.mark.skipif(
     reason="atheris is not installed: there are wheels for Linux on x86-64 alone",
 )
 PLANTED = """
-from pipeline_tools.fuzz_targets import Target
+from pipeline_tools.fuzz.targets import Target
 
 def run(data):
     if data[:1] == b"R":

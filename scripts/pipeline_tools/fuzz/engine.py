@@ -1,6 +1,6 @@
 """Fuzz one target by libFuzzer, led by the coverage of our own code: a child of `fuzz.py`.
 
-    python -m pipeline_tools.fuzz_engine MODULE TARGET [libFuzzer's options and corpora]
+    python -m pipeline_tools.fuzz.engine MODULE TARGET [libFuzzer's options and corpora]
 
 A process of its own, because libFuzzer ends the one that it runs in. `MODULE` has the `TARGETS`.
 """
