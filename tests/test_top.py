@@ -373,8 +373,9 @@ def test_ctrl_c_ends_it_and_gives_the_terminal_back():
     """The exit code is 130, nothing is complained of, and the screen is as it was before."""
     ours, theirs = pty.openpty()
     with os.fdopen(ours, "rb", buffering=0) as terminal:
+        # What runs the tests may have been started in the background, where shells ignore SIGINT.
         watching = subprocess.Popen(  # noqa: S603 - our own script
-            arguments(),
+            ["env", "--default-signal=INT", *arguments()],  # noqa: S607 - every system's own
             cwd=ROOT,
             env=os.environ | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
             stdin=theirs,

@@ -69,8 +69,10 @@ def trace(command, correlation_id: str) -> tuple[int, dict]:
 def following(command) -> Iterator["subprocess.Popen[str]"]:
     """Run the script with `--follow`; in the end it is gone, however it went."""
     arguments, env = command
+    # What runs the tests may have been started in the background, where shells ignore SIGINT.
+    as_from_a_terminal = ["env", "--default-signal=INT", *arguments, "--follow"]
     with subprocess.Popen(  # noqa: S603 - our own script
-        [*arguments, "--follow"], env=env, stdout=PIPE, stderr=PIPE, text=True
+        as_from_a_terminal, env=env, stdout=PIPE, stderr=PIPE, text=True
     ) as process:
         try:
             yield process

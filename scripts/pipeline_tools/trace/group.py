@@ -7,8 +7,13 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from speech_lib.errors import BrokerUnavailable
 from speech_lib.kafka import KafkaSettings, client_logger
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 REQUEST_SECONDS = 5.0
+COORDINATION_SECONDS = 10.0
+_NO_COORDINATOR_YET = frozenset(
+    {"NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS"}
+)
 _UNTOLD = frozenset(
     {
         KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -17,6 +22,20 @@ _UNTOLD = frozenset(
 )
 
 
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, BrokerUnavailable) and error.reason in _NO_COORDINATOR_YET
+
+
+asking_the_coordinator = retry(
+    retry=retry_if_exception(_may_pass),
+    stop=stop_after_delay(COORDINATION_SECONDS),
+    wait=wait_fixed(0.2),
+    reraise=True,
+)
+"""Ask again while the cluster appoints the group's coordinator: its first one, or another."""
+
+
+@asking_the_coordinator
 def members(kafka: KafkaSettings, group_id: str) -> int | None:
     """Return how many members a group has; nothing where the broker does not tell. Blocks.
 

@@ -17,6 +17,8 @@ from speech_lib.errors import BrokerUnavailable, TopicMissing
 from speech_lib.kafka import ClientConfig, KafkaSettings, client_logger
 from speech_lib.records import ReceivedRecord
 
+from pipeline_tools.trace.group import asking_the_coordinator
+
 REQUEST_SECONDS = 5.0
 STALLED_SECONDS = 10.0
 """After this time without a record the broker is taken for gone."""
@@ -128,11 +130,8 @@ class TopicReader:
 
         Nothing where this client may not know.
         """
-        asked = [TopicPartition(span.topic, span.partition) for span in spans]
         try:
-            with _translated():
-                answers = self._consumer.committed(asked, timeout=REQUEST_SECONDS)
-                committed = [_offset(answer) for answer in answers]
+            committed = self._committed(spans)
         except BrokerUnavailable as error:
             if error.reason == _NOT_PERMITTED:
                 return {}
@@ -141,6 +140,13 @@ class TopicReader:
             span.partition: max(offset, span.begin)
             for span, offset in zip(spans, committed, strict=True)
         }
+
+    @asking_the_coordinator
+    def _committed(self, spans: Sequence[Span]) -> list[int]:
+        asked = [TopicPartition(span.topic, span.partition) for span in spans]
+        with _translated():
+            answers = self._consumer.committed(asked, timeout=REQUEST_SECONDS)
+            return [_offset(answer) for answer in answers]
 
     def read(self, spans: Sequence[Span], wanted: Wanted) -> list[ReceivedRecord]:
         """Read spans to their ends and return those of their records that are wanted."""
