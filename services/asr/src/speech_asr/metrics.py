@@ -11,8 +11,8 @@ lists are there from the start, at 0, so that the first one of a kind shows as a
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
-from speech_lib.looplag import LAG_SECONDS
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from speech_lib.process_metrics import process_metrics
 
 from speech_asr import __version__
 from speech_asr.errors import Reason
@@ -37,7 +37,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._tell_utterances(self.registry)
         self._tell_work(self.registry)
-        self._tell_process(self.registry)
+        process = process_metrics("speech_asr", "recogniser", __version__, self.registry)
+        self.loop_lag_seconds, self.ready = process.loop_lag_seconds, process.ready
         self._begin_at_zero()
 
     def watch(self, ready: Callable[[], bool]) -> None:
@@ -96,20 +97,6 @@ class Metrics:
             ["partition"],
             registry=registry,
         )
-
-    def _tell_process(self, registry: CollectorRegistry) -> None:
-        self.loop_lag_seconds = Histogram(
-            "speech_asr_loop_lag_seconds",
-            "How late the event loop ran a timer, of ten a second.",
-            buckets=LAG_SECONDS,
-            registry=registry,
-        )
-        self.ready = Gauge(
-            "speech_asr_ready", "1 where /readyz answers 200, else 0.", registry=registry
-        )
-        info = Info("speech_asr", "Version of the recogniser.", registry=registry)
-        info.info({"version": __version__})
-        ProcessCollector(registry=registry)
 
     def _begin_at_zero(self) -> None:
         for outcome in Outcome:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
-from speech_lib.looplag import LAG_SECONDS
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from speech_lib.pending import Queued
+from speech_lib.process_metrics import process_metrics
 
 from speech_gateway import __version__
 from speech_gateway.errors import Ending, Failure, Stored
@@ -39,7 +39,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._tell_sessions(self.registry)
         self._tell_storing(self.registry)
-        self._tell_process(self.registry)
+        process = process_metrics("speech_gateway", "gateway", __version__, self.registry)
+        self.loop_lag_seconds, self.ready = process.loop_lag_seconds, process.ready
         self._begin_at_zero()
 
     def watch(self, ready: Callable[[], bool], queued: Callable[[], Queued]) -> None:
@@ -101,20 +102,6 @@ class Metrics:
             "Bytes of keys and values of those records.",
             registry=registry,
         )
-
-    def _tell_process(self, registry: CollectorRegistry) -> None:
-        self.loop_lag_seconds = Histogram(
-            "speech_gateway_loop_lag_seconds",
-            "How late the event loop ran a timer, of ten a second.",
-            buckets=LAG_SECONDS,
-            registry=registry,
-        )
-        self.ready = Gauge(
-            "speech_gateway_ready", "1 where /readyz answers 200, else 0.", registry=registry
-        )
-        info = Info("speech_gateway", "Version of the gateway.", registry=registry)
-        info.info({"version": __version__})
-        ProcessCollector(registry=registry)
 
     def _begin_at_zero(self) -> None:
         for refusal in Refusal:
