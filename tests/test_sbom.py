@@ -15,9 +15,13 @@ MEMBERS = {"speech-gateway": {"speech-lib"}, "speech-asr": {"speech-lib"}}
 
 
 def test_a_file_keeps_its_name_and_hash_and_loses_its_address():
-    """What a machine's index is called is nobody's business; members get their version."""
+    """What a machine's index is called is nobody's business; members get their version.
+
+    A file that the lock does not permit is left out: nobody can have installed it.
+    """
     digest = [{"alg": "SHA-256", "content": "0" * 64}]
     found = {"type": "distribution", "url": "https://host.example/a/b/x-1.tar.gz", "hashes": digest}
+    other = found | {"hashes": [{"alg": "SHA-256", "content": "1" * 64}]}
     document = {
         "bomFormat": "CycloneDX",
         "metadata": {
@@ -28,11 +32,11 @@ def test_a_file_keeps_its_name_and_hash_and_loses_its_address():
             }
         },
         "components": [
-            {"type": "library", "name": "x", "version": "1", "externalReferences": [found]},
+            {"type": "library", "name": "x", "version": "1", "externalReferences": [found, other]},
             {"type": "library", "name": "speech-lib"},
         ],
     }
-    assert portable(document) == {
+    assert portable(document, frozenset({"0" * 64})) == {
         "bomFormat": "CycloneDX",
         "metadata": {
             "component": {
@@ -57,7 +61,7 @@ def test_a_component_of_unknown_version_is_refused():
     """Such a document would name something that nobody can look up."""
     nobody = {"type": "library", "name": "no-such-package"}
     with pytest.raises(SystemExit, match=r"^sbom: no-such-package: no version, and"):
-        portable({"metadata": {"component": nobody}, "components": []})
+        portable({"metadata": {"component": nobody}, "components": []}, frozenset())
 
 
 def test_what_it_does_not_know_is_refused():
