@@ -5,9 +5,10 @@ touching the one that is in use.
 """
 
 import os
+import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -22,16 +23,24 @@ _GIT_ENVIRONMENT = {
     **{f"GIT_{who}_NAME": "A Tester" for who in ("AUTHOR", "COMMITTER")},
     **{f"GIT_{who}_EMAIL": "tester@example.org" for who in ("AUTHOR", "COMMITTER")},
 }
-_MAKING = "making .venv (the first time this downloads the dependencies)\n"
+_PREPARING = re.compile(r"^(?:making \.venv|putting uv) .*\n", re.MULTILINE)
+_OWN_UV = ROOT / ".tools" / "bin"
+"""Where the checkout has put uv, so that a copy does not install its own."""
 _OWN_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 """Set where a hook of git runs us: in a copy they would name the wrong repository."""
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """A copy of the repository's files, tracked or about to be."""
+    """A copy of the repository's files, tracked or about to be.
+
+    Attributes:
+        root: Where it is.
+        settings: Variables that commands have there beside the inherited ones.
+    """
 
     root: Path
+    settings: dict[str, str] = field(default_factory=dict)
 
     def run(
         self, *command: str, timeout: float = RUN_SECONDS
@@ -39,23 +48,24 @@ class Checkout:
         """Run a command to its end, there; a path is looked up from the copy's root."""
         program = self.root / command[0]
         inherited = {k: v for k, v in os.environ.items() if k not in _OWN_REPOSITORY}
+        path = f"{inherited['PATH']}{os.pathsep}{_OWN_UV}"
         return subprocess.run(  # noqa: S603 - commands of our own tests
             [str(program) if program.is_file() else command[0], *command[1:]],
             check=False,
             capture_output=True,
             text=True,
             cwd=self.root,
-            env=inherited | _GIT_ENVIRONMENT,
+            env=inherited | _GIT_ENVIRONMENT | {"PATH": path} | self.settings,
             timeout=timeout,
         )
 
     def script(self, *command: str) -> tuple[int, str, str]:
         """Run a script of ours; return its exit code, its output, and what it complains of.
 
-        That the copy's `.venv` is being made is left out: it is said once, by whatever comes first.
+        That uv and the copy's `.venv` are being made is left out: whatever comes first says it.
         """
         done = self.run(*command)
-        return done.returncode, done.stdout, done.stderr.replace(_MAKING, "")
+        return done.returncode, done.stdout, _PREPARING.sub("", done.stderr)
 
     def git(self, *arguments: str) -> str:
         """Run git there and return what it says.

@@ -83,8 +83,16 @@ class Workspace:
         return with_list(text, BUILD_CONSTRAINTS, build.splitlines())
 
     def lock(self, name: str) -> str:
-        """Return a lock's text. No addresses are in it: they are the machine's."""
-        return self._export(*LOCKS[name])
+        """Return a lock's text. No addresses are in it: they are the machine's.
+
+        Raises:
+            LockError: The index has no hash of something, so no image could install it.
+        """
+        text = self._export(*LOCKS[name])
+        named = {line.removesuffix(" \\") for line in text.splitlines() if line[:1].isalnum()}
+        if bare := named - requirements(text).keys():
+            raise LockError(f"{name}: the index has no hash of {_listed(bare)}")
+        return text
 
     def _export(self, *options: str) -> str:
         return self._uv("export", "--frozen", "--no-header", "--no-emit-workspace", *options)
@@ -204,12 +212,12 @@ def _read(file: Path) -> str:
 def main() -> int:
     """Take the options that scripts/lock has checked; return the exit code."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("uv")
+    parser.add_argument("uv", type=Path)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--upgrade", action="store_true")
     options = parser.parse_args()
     try:
-        return run(ROOT, options.uv, check=options.check, upgrade=options.upgrade)
+        return run(ROOT, str(options.uv.absolute()), check=options.check, upgrade=options.upgrade)
     except LockError as error:
         print(f"lock: {error}", file=sys.stderr)
         return 1
