@@ -1,10 +1,11 @@
 """Give one reader of foreign bytes inputs that nobody thought of, led by the coverage of its code.
 
-    uv run scripts/fuzz.py TARGET [--seconds N] [--corpus DIR] [--findings DIR]
-    uv run scripts/fuzz.py TARGET --input FILE
+    uv run --group fuzz scripts/fuzz.py TARGET [--seconds N] [--corpus DIR] [--findings DIR]
+    uv run --group fuzz scripts/fuzz.py TARGET --input FILE
 
-Needs atheris (Linux on x86-64). An input that breaks the target is kept, and tried again by
-`--input`. The exit code says whether there was one; `--help` lists the codes and the targets.
+Needs atheris (Linux on x86-64, the group `fuzz`). An input that breaks the target is kept, and
+tried again by `--input`. The exit code says whether there was one; `--help` lists the codes and the
+targets.
 """
 
 import importlib.util
@@ -56,7 +57,7 @@ Targets:
 
 """ + "\n\n".join(f"{name}  {target.what}" for name, target in TARGETS.items())
 
-NO_ENGINE = "fuzz: needs atheris: on Linux and x86-64 `uv sync --all-packages` installs it"
+NO_ENGINE = "fuzz: needs atheris: on Linux and x86-64 `uv run --group fuzz` installs it"
 
 Name = StrEnum("Name", [(name, name) for name in TARGETS])  # type: ignore[misc]
 

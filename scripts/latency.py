@@ -57,6 +57,9 @@ broker; TOPIC_AUDIO_INGRESS, TOPIC_ASR_TEXT and TOPIC_DEAD_LETTER where the reco
 """
 
 
+NO_PLOTS = "the picture needs matplotlib: `uv run --group plots` installs it"
+
+
 class Exit(IntEnum):
     """How the run ended."""
 
@@ -103,7 +106,10 @@ def run(options: Options, output: Output) -> Exit:
 
 def _prepare(folder: Path) -> None:
     """Fail before the run, not after it, where its result has no place or cannot be drawn."""
-    importlib.import_module("matplotlib")  # takes its time, and only pictures need it
+    try:
+        importlib.import_module("matplotlib")  # takes its time, and only pictures need it
+    except ImportError:
+        raise ImportError(NO_PLOTS) from None
     folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -1,6 +1,7 @@
 """`scripts/latency.py`: its arithmetic, what it makes of lost utterances, and whole runs."""
 
 import json
+import os
 import subprocess
 import sys
 import uuid
@@ -495,6 +496,26 @@ def test_without_a_recogniser_the_missing_hop_is_named(pipeline, make_topic, tmp
     ]
     assert "in ms" not in printed
     assert not (tmp_path / "latency.png").exists()
+
+
+def test_without_what_draws_the_picture_one_line_says_so(tmp_path):
+    """The demo's environment has no matplotlib: that is said before anything is measured."""
+    without = (
+        "import runpy, sys; sys.modules['matplotlib'] = None; "
+        "sys.argv = ['latency', '--out', sys.argv[1]]; "
+        "runpy.run_path('scripts/latency.py', run_name='__main__')"
+    )
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "-c", without, str(tmp_path / "out")],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": "scripts"},
+    )
+    said = "latency: the picture needs matplotlib: `uv run --group plots` installs it\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
 @pytest.mark.pipeline
