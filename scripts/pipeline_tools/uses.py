@@ -12,7 +12,7 @@ from itertools import pairwise
 from pipeline_tools.documents import Command, Document, commands
 
 TAKES_A_VALUE = {
-    "uv run": {"--package", "--with", "--python"},
+    "uv run": {"--extra", "--group", "--package", "--with", "--python"},
     "docker compose": {"-f", "--file", "-p", "--project-name", "--env-file", "--profile"},
     "docker compose COMMAND": {"--wait-timeout", "--timeout", "-t", "--tail", "--since", "--index"},
     "pytest": {"-k", "-n", "-p", "-o", "--durations", "--timeout", "--hypothesis-seed"},
