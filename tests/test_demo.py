@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pipeline_tools import checkout
+from pipeline_tools.checkout import RUN_SECONDS, Checkout
 
 ROOT = Path(__file__).parent.parent
 DEMO = [sys.executable, str(ROOT / "scripts" / "demo.py")]
@@ -73,6 +77,41 @@ def test_a_bad_file_is_refused_before_anything_starts(tmp_path: Path):
         "",
         f"demo: {tmp_path}/none.wav: no such file\n",
     )
+
+
+def locked(*files: str) -> dict[str, str]:
+    """Return what locks make this Python install on this machine."""
+    lines = "".join((ROOT / file).read_text() for file in files).splitlines()
+    pins = [Requirement(line.removesuffix(" \\")) for line in lines if line[:1].isalnum()]
+    here = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
+    return {pin.name: str(pin.specifier).removeprefix("==") for pin in here}
+
+
+def installed(copy: Checkout) -> dict[str, str]:
+    """Return what is in the copy's `.venv`, without the members."""
+    told = "from importlib.metadata import distributions as d; "
+    told += "print(*(f'{each.name}=={each.version}' for each in d()))"
+    done = copy.run(".venv/bin/python", "-c", told)
+    found = [each.split("==") for each in done.stdout.split() if not each.startswith("speech-")]
+    return {canonicalize_name(name): version for name, version in found}
+
+
+@pytest.mark.pipeline
+@pytest.mark.timeout(3 * RUN_SECONDS)
+def test_the_demo_installs_what_it_runs_and_no_more(tmp_path: Path):
+    """Both services and the tools, in the locked versions; a developer's `.venv` stays whole."""
+    copy = checkout.copy(tmp_path)
+    assert copy.script("scripts/demo", "none.wav")[0] == 2
+    assert installed(copy) == locked(
+        "services/gateway/requirements.lock",
+        "services/asr/requirements.lock",
+        "scripts/requirements.lock",
+    )
+    assert copy.run("bash", "-c", "source scripts/bootstrap").returncode == 0
+    whole = installed(copy)
+    assert copy.script("scripts/demo", "none.wav")[0] == 2
+    assert installed(copy) == whole
+    assert {"pytest", "mypy", "matplotlib"} <= whole.keys()
 
 
 @pytest.mark.parametrize("script", ["demo", "test"])
