@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from pipeline_tools import checkout
-from pipeline_tools.checkout import RUN_SECONDS, Checkout
+from pipeline_tools.checkout import RUN_SECONDS
 
 ROOT = Path(__file__).parent.parent
 DEMO = [sys.executable, str(ROOT / "scripts" / "demo.py")]
@@ -87,30 +86,21 @@ def locked(*files: str) -> dict[str, str]:
     return {pin.name: str(pin.specifier).removeprefix("==") for pin in here}
 
 
-def installed(copy: Checkout) -> dict[str, str]:
-    """Return what is in the copy's `.venv`, without the members."""
-    told = "from importlib.metadata import distributions as d; "
-    told += "print(*(f'{each.name}=={each.version}' for each in d()))"
-    done = copy.run(".venv/bin/python", "-c", told)
-    found = [each.split("==") for each in done.stdout.split() if not each.startswith("speech-")]
-    return {canonicalize_name(name): version for name, version in found}
-
-
 @pytest.mark.pipeline
 @pytest.mark.timeout(3 * RUN_SECONDS)
 def test_the_demo_installs_what_it_runs_and_no_more(tmp_path: Path):
     """Both services and the tools, in the locked versions; a developer's `.venv` stays whole."""
     copy = checkout.copy(tmp_path)
     assert copy.script("scripts/demo", "none.wav")[0] == 2
-    assert installed(copy) == locked(
+    assert copy.installed() == locked(
         "services/gateway/requirements.lock",
         "services/asr/requirements.lock",
         "scripts/requirements.lock",
     )
     assert copy.run("bash", "-c", "source scripts/bootstrap").returncode == 0
-    whole = installed(copy)
+    whole = copy.installed()
     assert copy.script("scripts/demo", "none.wav")[0] == 2
-    assert installed(copy) == whole
+    assert copy.installed() == whole
     assert {"pytest", "mypy", "matplotlib"} <= whole.keys()
 
 

@@ -222,13 +222,10 @@ def test_a_newer_release_moves_neither_locks_nor_check(fresh: Checkout):
 @on_a_copy
 def test_a_newer_release_is_not_installed(fresh: Checkout):
     """A fresh clone's environment has the pinned versions; `uv run` finds it as it should be."""
-    told = "from importlib.metadata import distributions as d; "
-    told += "print(*(f'{each.name}=={each.version}' for each in d()))"
-    by_uv = f'source scripts/bootstrap && "$(find_uv "$(find_python)")" run python -c "{told}"'
+    by_uv = 'source scripts/bootstrap && "$(find_uv "$(find_python)")" run python -c pass'
     done = fresh.run("bash", "-c", by_uv)
     assert done.returncode == 0, done.stderr
-    found = [each.split("==") for each in done.stdout.split() if not each.startswith("speech-")]
-    installed = {canonicalize_name(name): version for name, version in found}
+    installed = fresh.installed()
     assert installed == {name: pinned(ROOT).get(name) for name in installed}
     assert {NEWER, "pytest", "pocketsphinx", "matplotlib", "ruff"} <= installed.keys()
     assert "atheris" not in installed

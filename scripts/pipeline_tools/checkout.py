@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 ROOT = Path(__file__).parents[2]
 RUN_SECONDS = 110
 UV_LOCK = "uv.lock"
@@ -26,6 +28,11 @@ _GIT_ENVIRONMENT = {
 _PREPARING = re.compile(r"^(?:making \.venv|putting uv) .*\n", re.MULTILINE)
 _OWN_UV = ROOT / ".tools" / "bin"
 """Where the checkout has put uv, so that a copy does not install its own."""
+_LIST = (
+    "from importlib.metadata import distributions as d; "
+    "print(*(f'{each.name}=={each.version}' for each in d()))"
+)
+_MEMBERS = frozenset({"speech-asr", "speech-gateway", "speech-lib"})
 _OWN_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 """Set where a hook of git runs us: in a copy they would name the wrong repository."""
 
@@ -66,6 +73,13 @@ class Checkout:
         """
         done = self.run(*command)
         return done.returncode, done.stdout, _PREPARING.sub("", done.stderr)
+
+    def installed(self) -> dict[str, str]:
+        """Return what its `.venv` holds beside the members of the workspace: names and versions."""
+        done = self.run(".venv/bin/python", "-c", _LIST)
+        found = [each.split("==") for each in done.stdout.split()]
+        versions = {canonicalize_name(name): version for name, version in found}
+        return {k: v for k, v in versions.items() if k not in _MEMBERS}
 
     def git(self, *arguments: str) -> str:
         """Run git there and return what it says.
