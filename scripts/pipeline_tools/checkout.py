@@ -32,7 +32,8 @@ _LIST = (
     "from importlib.metadata import distributions as d; "
     "print(*(f'{each.name}=={each.version}' for each in d()))"
 )
-_MEMBERS = frozenset({"speech-asr", "speech-gateway", "speech-lib"})
+_MEMBER = "speech-"
+"""How the name of each member of the workspace begins."""
 _OWN_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 """Set where a hook of git runs us: in a copy they would name the wrong repository."""
 
@@ -79,7 +80,7 @@ class Checkout:
         done = self.run(".venv/bin/python", "-c", _LIST)
         found = [each.split("==") for each in done.stdout.split()]
         versions = {canonicalize_name(name): version for name, version in found}
-        return {k: v for k, v in versions.items() if k not in _MEMBERS}
+        return {k: v for k, v in versions.items() if not k.startswith(_MEMBER)}
 
     def git(self, *arguments: str) -> str:
         """Run git there and return what it says.
