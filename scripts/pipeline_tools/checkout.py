@@ -34,8 +34,9 @@ _LIST = (
 )
 _MEMBER = "speech-"
 """How the name of each member of the workspace begins."""
-_OWN_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
-"""Set where a hook of git runs us: in a copy they would name the wrong repository."""
+_NOT_INHERITED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "venv_groups")
+"""Set where a hook of git runs us: in a copy they would name the wrong repository. And what
+scripts/test may have asked of its own `.venv`."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Checkout:
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end, there; a path is looked up from the copy's root."""
         program = self.root / command[0]
-        inherited = {k: v for k, v in os.environ.items() if k not in _OWN_REPOSITORY}
+        inherited = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
         path = f"{inherited['PATH']}{os.pathsep}{_OWN_UV}"
         return subprocess.run(  # noqa: S603 - commands of our own tests
             [str(program) if program.is_file() else command[0], *command[1:]],

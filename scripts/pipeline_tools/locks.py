@@ -7,6 +7,7 @@ Only the standard library is used: this runs before there is an environment.
 """
 
 import argparse
+import json
 import re
 import shutil
 import subprocess
@@ -179,10 +180,11 @@ def _nothing_but_pins(manifest: str, python: str) -> str:
     """Return the pyproject.toml of a project that needs the pins and nothing else."""
     settings = tomllib.loads(manifest)["tool"]["uv"]
     needed = [*settings[CONSTRAINTS], *settings[BUILD_CONSTRAINTS]]
-    return (
+    overrides = json.dumps(settings.get("override-dependencies", []))
+    return (  # a list of strings is written alike in JSON and TOML
         f'[project]\nname = "pins"\nversion = "0"\nrequires-python = "{python}"\n'
-        f"dependencies = {sorted(set(needed))}\n"
-        f"[tool.uv]\noverride-dependencies = {settings.get('override-dependencies', [])}\n"
+        f"dependencies = {json.dumps(sorted(set(needed)))}\n"
+        f"[tool.uv]\noverride-dependencies = {overrides}\n"
     )
 
 
