@@ -1,7 +1,7 @@
 """A small OpenTelemetry collector: takes spans over OTLP/HTTP on loopback and keeps them.
 
-Used by the tests of the traces and by `overhead.py`. What comes in is parsed by OpenTelemetry's own
-protocol buffers, so it is what any collector would see.
+Used by the tests of the traces. What comes in is parsed by OpenTelemetry's own protocol buffers, so
+it is what any collector would see.
 """
 
 import threading

@@ -1,1 +1,0 @@
-"""What `scripts/overhead.py` is made of: what watching the gateway costs."""
