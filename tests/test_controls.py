@@ -20,14 +20,22 @@ def controls(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.parametrize("control", TABLE, ids=lambda control: control.id)
-def test_what_is_taken_out_is_there_once_and_so_are_the_tests(control: Control):
+def test_what_is_taken_out_is_there_once_and_so_are_the_tests():
     """The table follows the code: a removal that no longer fits is noticed at once."""
-    found = [(ROOT / edit.file).read_text().count(edit.old) for edit in control.edits]
-    assert found == [1] * len(control.edits)
-    for test in control.tests:
-        file, _, name = test.partition("::")
-        assert not name or f"def {name}(" in (ROOT / file).read_text()
+    found = {
+        (control.id, edit.old): (ROOT / edit.file).read_text().count(edit.old)
+        for control in TABLE
+        for edit in control.edits
+    }
+    assert {edit: times for edit, times in found.items() if times != 1} == {}
+    named = {test for control in TABLE for test in control.tests}
+    assert {test for test in named if not is_there(*test.split("::"))} == set()
+
+
+def is_there(file: str, name: str = "") -> bool:
+    """Tell whether a test file exists, with the test that is named."""
+    path = ROOT / file
+    return path.is_file() and (not name or f"def {name}(" in path.read_text())
 
 
 @pytest.mark.parametrize(
@@ -48,12 +56,15 @@ def test_a_wrong_table_is_told(tmp_path: Path, table: str, problem: str):
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
-    """A rule, a test that proves it, one that does not, and one that does not run."""
-    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["."]\n')
+    """A rule, a test that proves it, one that does not, and one that is not for every run."""
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.pytest.ini_options]\npythonpath = ["."]\nmarkers = ["full"]\n'
+    )
     (tmp_path / "rule.py").write_text("LIMIT = 10\n")
     (tmp_path / "test_rule.py").write_text(
-        "import rule\n\ndef test_proof():\n    assert rule.LIMIT == 10\n\n"
-        "def test_no_proof():\n    assert rule.LIMIT > 0\n"
+        "import pytest, rule\n\ndef test_proof():\n    assert rule.LIMIT == 10\n\n"
+        "def test_no_proof():\n    assert rule.LIMIT > 0\n\n"
+        "@pytest.mark.full\ndef test_full_size():\n    assert rule.LIMIT == 10\n"
     )
     return Checkout(tmp_path)
 
@@ -66,6 +77,7 @@ def checkout(tmp_path: Path) -> Checkout:
         (["test_no_proof"], Verdict.UNNOTICED),
         (["test_proof", "test_no_proof"], Verdict.UNNOTICED),
         (["test_that_is_not_there"], Verdict.BROKEN),
+        (["test_full_size"], Verdict.BROKEN),
     ],
 )
 def test_each_test_must_notice(checkout: Checkout, tests: list[str], verdict: Verdict):
@@ -73,6 +85,19 @@ def test_each_test_must_notice(checkout: Checkout, tests: list[str], verdict: Ve
     control = Control("rule", "", (RULE,), tuple(f"test_rule.py::{test}" for test in tests))
     assert removals.try_without(checkout, control) is verdict
     assert (checkout.root / "rule.py").read_text() == "LIMIT = 10\n"
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize(
+    "left", ["LIMIT = RULE", "LIMIT = (", "import no_such_module"], ids=["name", "syntax", "import"]
+)
+def test_code_that_does_not_run_proves_nothing(checkout: Checkout, left: str):
+    """Any test would fail of it, whatever it claims."""
+    (checkout.root / "test_rule.py").write_text(
+        "def test_proof():\n    import rule\n    assert rule.LIMIT == 10\n"
+    )
+    control = Control("rule", "", (Edit("rule.py", "LIMIT = 10", left),), ("test_rule.py",))
+    assert removals.try_without(checkout, control) is Verdict.BROKEN
 
 
 def test_a_removal_that_does_not_fit_is_told(checkout: Checkout):
@@ -91,8 +116,8 @@ def test_an_unknown_id_is_a_wrong_usage():
     assert done.stderr == "controls: no control has this id: no-such-control\n"
 
 
-@pytest.mark.pipeline
-@pytest.mark.timeout(900)
+@pytest.mark.full
+@pytest.mark.timeout(3600)
 def test_every_control_that_is_taken_out_is_noticed():
     """All of the table, each in turn, in a copy."""
     done = controls()

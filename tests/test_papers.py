@@ -1,4 +1,4 @@
-"""The papers claim only what is there: the tests that they name, and themselves."""
+"""The papers claim only what is there: every test that they name exists."""
 
 import re
 from pathlib import Path
@@ -7,21 +7,11 @@ import pytest
 from pipeline_tools import removals
 
 ROOT = Path(__file__).parent.parent
-PAPERS = [
-    "analysis/005-ingress-gateway-analysis.md",
-    "architecture/006-tts-voice-cloning-architecture-findings.md",
-    "architecture/system-architecture.md",
-    "critiques/005-ingress-gateway-plan-critique.md",
-    "planning/005-ingress-gateway-plan.md",
-    "qa/005-ingress-gateway-qa.md",
-    "security/005-ingress-gateway-security-pre-implementation.md",
-    "uat/005-ingress-gateway-uat.md",
-]
 GUIDES = ["README.md", "docs/operations.md", "docs/protocol.md", "docs/security.md"]
 WRITTEN = [
     ROOT / "roadmap" / "product-roadmap.md",
     *sorted((ROOT / "docs").glob("*.md")),
-    *(ROOT / "agent-output" / paper for paper in PAPERS),
+    *sorted((ROOT / "agent-output").rglob("*.md")),
 ]
 NAMED_TEST = re.compile(r"`((?:[\w.-]+/)*tests/[\w./-]*?(?:\.py|/))(?:::(\w+))?`")
 MATRIX_ROW = re.compile(r"^\| `([a-z]+-[\w.-]+)` \|", re.MULTILINE)
@@ -32,12 +22,6 @@ def is_there(file: str, test: str) -> bool:
     """Tell whether a test file, and a test in it where one is named, exist."""
     path = ROOT / file
     return path.exists() and (not test or f"def {test}(" in path.read_text())
-
-
-def test_the_papers_that_the_plan_links_are_there():
-    """At their very paths, and none besides them."""
-    found = (ROOT / "agent-output").rglob("*.md")
-    assert sorted(str(path.relative_to(ROOT / "agent-output")) for path in found) == PAPERS
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
@@ -62,16 +46,3 @@ def test_the_matrix_has_a_row_for_each_control_that_can_be_taken_out():
 def test_every_guide_says_trusted_network_only(guide: str):
     """Whoever reads one guide alone is told."""
     assert "> **Trusted network only.**" in (ROOT / guide).read_text()
-
-
-def test_the_changelog_tells_of_the_gateway():
-    """Under what is added."""
-    added = (ROOT / "CHANGELOG.md").read_text().partition("### Added")[2]
-    assert "- The ingress gateway:" in added
-
-
-def test_the_roadmap_checks_off_the_websocket_alone():
-    """The other protocol is a follow-up of its own, and open."""
-    text = (ROOT / "roadmap" / "product-roadmap.md").read_text()
-    assert "- [x] Epic 1.5 Ingress gateway, phase 1: WebSocket" in text
-    assert "- [ ] Epic 1.5b Ingress gateway, phase 2: gRPC" in text

@@ -5,6 +5,7 @@ without the control that it is said to prove proves nothing.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,10 @@ TABLE = ROOT / "tests" / "controls.toml"
 RUN_SECONDS = 300
 _SOURCES = ("speech-lib/src", "services/gateway/src", "services/asr/src")
 _PASSED, _FAILED = 0, 1
+_DOES_NOT_RUN = re.compile(
+    r"\b(?:Name|UnboundLocal|Syntax|Indentation|Import|ModuleNotFound)Error\b"
+)
+"""In the report of pytest or the log of a service: the removal has left code that cannot run."""
 
 
 class RemovalError(ValueError):
@@ -63,7 +68,7 @@ class Verdict(StrEnum):
     NOTICED = "noticed"
     UNNOTICED = "UNNOTICED"
     BROKEN = "BROKEN"
-    """The tests did not run, so nothing is known."""
+    """The tests, or the code without the control, did not run, so nothing is known."""
 
 
 def load(table: Path = TABLE) -> tuple[Control, ...]:
@@ -107,7 +112,7 @@ def select(controls: Sequence[Control], ids: Sequence[str]) -> tuple[Control, ..
 def all_pass(checkout: Checkout, controls: Sequence[Control]) -> bool:
     """Tell whether the tests pass while every control is there."""
     tests = dict.fromkeys(test for control in controls for test in control.tests)
-    return _run(checkout, tuple(tests)) == _PASSED
+    return _run(checkout, tuple(tests)).code == _PASSED
 
 
 def try_without(checkout: Checkout, control: Control) -> Verdict:
@@ -127,26 +132,44 @@ def try_without(checkout: Checkout, control: Control) -> Verdict:
             (checkout.root / file).write_bytes(content)
 
 
-def _verdict(codes: Sequence[int]) -> Verdict:
-    """Judge by pytest's exit codes: each test that is named must notice."""
-    if set(codes) <= {_PASSED, _FAILED}:
-        return Verdict.NOTICED if _PASSED not in codes else Verdict.UNNOTICED
-    return Verdict.BROKEN
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """How a run of pytest ended, and what it printed."""
+
+    code: int
+    output: str
+
+    @property
+    def is_broken(self) -> bool:
+        """Tell whether it shows nothing: no test ran, or code that cannot run failed it."""
+        return self.code not in {_PASSED, _FAILED} or bool(
+            self.code == _FAILED and _DOES_NOT_RUN.search(self.output)
+        )
 
 
-def _run(checkout: Checkout, tests: Sequence[str]) -> int:
-    """Run tests in the checkout, against its own sources; return pytest's exit code."""
+def _verdict(runs: Sequence[_Run]) -> Verdict:
+    """Judge the runs of a control's tests: each test that is named must notice."""
+    if any(run.is_broken for run in runs):
+        return Verdict.BROKEN
+    return Verdict.UNNOTICED if any(run.code == _PASSED for run in runs) else Verdict.NOTICED
+
+
+def _run(checkout: Checkout, tests: Sequence[str]) -> _Run:
+    """Run tests in the checkout, against its own sources, at the sizes of every run."""
     sources = os.pathsep.join(str(checkout.root / each) for each in _SOURCES)
-    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", "-m", "", *tests]
+    options = ["-qx", "--tb=short", "-p", "no:cacheprovider", "-m", "not full"]
     with subprocess.Popen(  # noqa: S603 - tests of this repository
-        command,
+        [sys.executable, "-m", "pytest", *options, *tests],
         cwd=checkout.root,
         env={**os.environ, "PYTHONPATH": sources, "PYTHONDONTWRITEBYTECODE": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     ) as running:
         try:
-            return running.wait(RUN_SECONDS)
+            output, _ = running.communicate(timeout=RUN_SECONDS)
         except subprocess.TimeoutExpired:
             running.send_signal(signal.SIGINT)  # so that it stops what it has started
-            return running.wait(RUN_SECONDS)
+            output, _ = running.communicate(timeout=RUN_SECONDS)
+        return _Run(running.returncode, output)
