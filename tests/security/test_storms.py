@@ -21,6 +21,8 @@ LIMIT = 10
 PER_SECOND = 400
 REFUSED_SECONDS = 0.1
 SLOTS_BACK_SECONDS = 1.0
+A_BUSY_MACHINE = 5.0
+"""How much longer things may take where the machine has other work."""
 
 UTTERANCE = [Frame(Opcode.BINARY, bytes(640)), Frame(Opcode.TEXT, b'{"event":"done"}')]
 HALF = request()[:40]
@@ -131,22 +133,26 @@ async def gateway(tmp_path: Path) -> AsyncIterator[LoneGateway]:
         yield running
 
 
-async def weather(gateway: LoneGateway, clients: int) -> None:
-    """Let a storm pass over the gateway, and look at what it has left."""
+async def weather(gateway: LoneGateway, clients: int, longer: float = 1.0) -> Storm:
+    """Let a storm pass over the gateway, and look at what it has left.
+
+    Times may be `longer` by that factor.
+    """
     inside, descriptors = gateway.look_inside(), gateway.descriptors()
     storm = Storm(gateway.port)
     statuses = await storm.blow(clients)
-    await until(lambda: gateway.look_inside().live == 0, SLOTS_BACK_SECONDS)
+    await until(lambda: gateway.look_inside().live == 0, SLOTS_BACK_SECONDS * longer)
 
-    assert storm.most == LIMIT
+    assert storm.most <= LIMIT
     each, admitted, full = clients // 8, statuses["101"], statuses["503"]
     ends = {"101": admitted, "503": full, "400": each, "505": each, "": 4 * each}
     assert (statuses, admitted + full) == (ends, 2 * each)
     median, nearly_all = percentiles(storm.refused, [0.5, 0.99])
     print(f"{admitted=} {full=} {median=:.4f} {nearly_all=:.4f}")  # noqa: T201 - for the document
-    assert median < REFUSED_SECONDS
+    assert median < REFUSED_SECONDS * longer
     await until(lambda: gateway.descriptors() == descriptors)
     assert gateway.look_inside() == inside
+    return storm
 
 
 async def all_of(gateway: LoneGateway) -> list[str]:
@@ -159,12 +165,13 @@ async def all_of(gateway: LoneGateway) -> list[str]:
 
 async def test_a_storm_never_passes_the_limit_and_leaks_nothing(gateway: LoneGateway) -> None:
     """Of 400 clients in a second never more than ten are live; then all is as it was."""
-    await weather(gateway, 400)
+    await weather(gateway, 400, A_BUSY_MACHINE)
     assert await all_of(gateway) == ["101"] * LIMIT + ["503"]
 
 
 @pytest.mark.full
 async def test_a_storm_of_two_thousand_in_five_seconds(gateway: LoneGateway) -> None:
-    """In the size of the document."""
-    await weather(gateway, 2000)
+    """In the size and the times of the document; the limit is reached, too."""
+    storm = await weather(gateway, 2000)
+    assert storm.most == LIMIT
     assert await all_of(gateway) == ["101"] * LIMIT + ["503"]

@@ -281,7 +281,7 @@ async def test_a_fast_client_is_slowed_and_loses_nothing():
         took = asyncio.get_running_loop().time() - began
         assert heard.reason == "done"
         assert given(server) == [("done", PCM * 150)]
-        assert 0.5 <= took < 2  # a hundred at once, fifty more at a hundred a second
+        assert 0.5 <= took < 10  # a hundred at once, fifty more at a hundred a second
 
 
 async def test_a_slowed_client_that_leaves_is_not_waited_for():
