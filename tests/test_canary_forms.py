@@ -22,7 +22,9 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("secret", [canary("text").encode(), bytes(range(250, 256)) * 2])
+@pytest.mark.parametrize(
+    "secret", [canary("text").encode(), bytes(range(250, 256)) * 2], ids=["text", "bytes"]
+)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_canary_is_found_in_every_form(secret, form):
     """Else a test that finds none says nothing; what is not there is not found."""

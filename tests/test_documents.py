@@ -256,6 +256,10 @@ def test_every_block_of_code_says_its_language():
             ],
         ),
         (
+            "scripts/test --only quick",
+            [Use("script", "scripts/test"), Use("option", "--only", "scripts/test")],
+        ),
+        (
             "docker compose -f a.yml --profile edge up --wait --wait-timeout 9 --scale asr=2 kafka",
             [
                 Use("path", "a.yml"),

@@ -7,7 +7,7 @@ is there is for the tests to find out.
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from pipeline_tools.documents import Command, Document, commands
 
@@ -19,6 +19,8 @@ TAKES_A_VALUE = {
 }
 ONE_SERVICE = frozenset({"exec", "run", "port"})
 NO_SERVICE = frozenset({"version", "config", "ls", "cp"})
+TEST_STEPS = frozenset({"checks", "quick", "processes", "containers", "full"})
+"""What `scripts/test --only` takes."""
 OURS = ("scripts/", ".ci/")
 IN_SPANS = frozenset({"uv", "docker", "python", "pytest"})
 """What makes a span of several words a command; in blocks of `sh` everything is one."""
@@ -82,9 +84,9 @@ def uses(command: Command) -> Iterator[Use]:
             yield from uses(tuple(rest))
         case "scripts/test" as script, *rest:
             yield Use("script", script)
-            own = rest[:1] == ["--full"]
-            yield from _options(script, rest[:own])
-            yield from _pytest(rest[own:])
+            own = list(takewhile({"--full", "--only", *TEST_STEPS}.__contains__, rest))
+            yield from _options(script, own)
+            yield from _pytest(rest[len(own) :])
         case script, *rest if script.startswith(OURS):
             yield from _script(script, rest)
         case program, *_:

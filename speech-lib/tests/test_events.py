@@ -132,7 +132,7 @@ def test_neither_audio_nor_text_is_shown(secret):
         ("event_id", "", "event_id must be a non-empty string"),
         ("event_id", "1", "event_id must be a UUID4 in its canonical form"),
         ("event_id", EVENT_ID.upper(), "event_id must be a UUID4 in its canonical form"),
-        ("event_id", str(uuid.uuid1()), "event_id must be a UUID4 in its canonical form"),
+        ("event_id", str(uuid.UUID(int=1)), "event_id must be a UUID4 in its canonical form"),
         ("correlation_id", None, "correlation_id must be a non-empty string"),
         ("correlation_id", f"{{{CORRELATION_ID}}}", "correlation_id must be a UUID4 in its"),
         ("timestamp", NOW.replace(tzinfo=None), "timestamp must be a datetime with a time zone"),

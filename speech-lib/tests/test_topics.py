@@ -161,6 +161,7 @@ def test_a_broker_that_is_down_is_unavailable():
             ensure_topics(kafka, [TopicSpec("t")], timeout=0.5)
 
 
+@pytest.mark.pipeline
 def test_the_program_says_what_is_wrong_with_the_environment():
     """It ends with 2 and one line that names the variables."""
     ended = run_program({"TOPIC_PARTITIONS": "0"})

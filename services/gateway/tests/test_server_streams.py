@@ -321,7 +321,11 @@ async def test_frames_before_the_switch_are_taken():
             assert given(server) == [("done", PCM)]
 
 
-@pytest.mark.parametrize("early", [RESERVED_BITS, TOO_LARGE_HEAD, CLOSE.serialize(mask=True)])
+@pytest.mark.parametrize(
+    "early",
+    [RESERVED_BITS, TOO_LARGE_HEAD, CLOSE.serialize(mask=True)],
+    ids=["reserved bits", "too large", "close"],
+)
 async def test_a_failure_before_the_switch_leaks_no_slot(early):
     """Garbage right behind the request ends the connection; the slot is back."""
     async with run_server() as server:
