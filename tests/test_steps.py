@@ -1,4 +1,4 @@
-"""`scripts/test`: its steps leave no test out, and run none twice."""
+"""`scripts/test`: its steps leave no test out, and run none twice; the workflows run them all."""
 
 import itertools
 import re
@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 MARKERS = ("pipeline", "broker", "security", "e2e", "full")
@@ -47,3 +48,33 @@ def test_each_test_is_run_by_one_step(docker):
         if len(runs) != 1
     ]
     assert wrong == []
+
+
+def workflows() -> dict[str, dict]:
+    """Return the files of the GitHub workflows and of the action that they share, by name."""
+    paths = [
+        *(ROOT / ".github").glob("workflows/*.yml"),
+        *(ROOT / ".github").glob("actions/*/*.yml"),
+    ]
+    return {path.name: yaml.safe_load(path.read_text()) for path in paths}
+
+
+def jobs() -> list[dict]:
+    return [job for each in workflows().values() for job in each.get("jobs", {}).values()]
+
+
+def test_the_jobs_run_every_step():
+    """Side by side on every change, and all that there is by night."""
+    runs = {step["run"] for job in jobs() for step in job["steps"] if "run" in step}
+    steps = ("checks", "quick", "processes", "containers")
+    assert runs == {f".ci/run --only {step}" for step in steps} | {".ci/run --full"}
+    assert [job for job in jobs() if "timeout-minutes" not in job] == []
+
+
+def test_every_action_is_pinned_by_its_commit():
+    """A tag can be moved to other code; an action of this repository is at its own commit."""
+    steps = [step for job in jobs() for step in job["steps"]]
+    steps += workflows()["action.yml"]["runs"]["steps"]
+    used = {step["uses"] for step in steps if "uses" in step}
+    pinned = {each for each in used if re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", each)}
+    assert used - pinned == {"./.github/actions/prepare"}
