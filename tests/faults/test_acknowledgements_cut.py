@@ -57,19 +57,20 @@ def wait_for_more(cluster, before: int) -> None:
     attempt(whole_topic.count)(cluster.kafka, TOPIC)
 
 
-def test_resets_leave_no_duplicate(cluster, chance, reckon, earlier, ready):
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.full)])
+def test_resets_leave_no_duplicate(cluster, chance, reckon, earlier, ready, times):
     """Connections that break as soon as an answer comes: stored once, and told when they last."""
     crowd = Crowd(cluster.gateway_url, chance)
 
     async def rounds() -> list[tuple[int, list[Verdict]]]:
         cut = cluster.toxiproxy.answers_reset
-        return [await ten_while_cut(cluster, crowd, cut, seconds=2) for _ in range(3)]
+        return [await ten_while_cut(cluster, crowd, cut, seconds=2) for _ in range(times)]
 
     answers = asyncio.run(rounds())
     findings, _ = reckon(crowd.operations, TOPIC, others=earlier)
     print("stored while the answers were cut:", [grown for grown, _ in answers])  # noqa: T201
     assert findings == Findings()
-    assert [verdicts for _, verdicts in answers] == [[Verdict.ACCEPTED] * CLIENTS] * 3
+    assert [verdicts for _, verdicts in answers] == [[Verdict.ACCEPTED] * CLIENTS] * times
 
 
 @pytest.mark.parametrize(

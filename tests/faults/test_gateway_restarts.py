@@ -63,7 +63,7 @@ def restarts(start_gateway, gateway_port, crowd, chance) -> Restarts:
     return Restarts(partial(start_gateway, PORT=str(gateway_port)), crowd, chance)
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.full)])
+@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.full)])
 def test_sigterm_under_load_leaves_nobody_unanswered(
     restarts, crowd, meanwhile, reckon, topics, times
 ):

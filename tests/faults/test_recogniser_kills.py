@@ -112,7 +112,7 @@ def trace(cluster, topics, correlation_id: str) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.full)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.full)])
 def test_every_accepted_utterance_gets_its_text(
     cluster, start_gateway, topics, tmp_path, chance, kills
 ):
