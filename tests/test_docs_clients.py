@@ -1,107 +1,50 @@
-"""What `docs/protocol.md` says is so: tables, examples, and its two clients, run for real."""
+"""The two clients of `docs/protocol.md`, run for real."""
 
+import asyncio
 import hashlib
 import json
-import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from itertools import dropwhile, takewhile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pipeline_tools import stack
-from speech_gateway.errors import Ending, Failure
+from pipeline_tools.documents import parse
 from speech_gateway.handshake import Refusal
-from speech_gateway.messages import Accepted, Connected, Draining, Failed, Limits
+from speech_gateway.messages import SUBPROTOCOL, Accepted, Connected
+from speech_gateway.testing import CONFIG, LIMITS, run_server, until
 from speech_lib.testing.pipeline import Pipeline
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+pytestmark = pytest.mark.pipeline
 
 ROOT = Path(__file__).parent.parent
-DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
+BLOCKS = parse((ROOT / "docs" / "protocol.md").read_text()).blocks
 SAMPLE = ROOT / "samples" / "go-forward-ten-meters.raw"
+SPEECH = SAMPLE.read_bytes()
+PROTOCOLS = [Subprotocol(SUBPROTOCOL)]
 RUN_TIMEOUT_SECONDS = 45
-
-
-def fenced(language: str) -> list[str]:
-    """Return the document's fenced blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
-
-
-def rows(heading: str) -> list[list[str]]:
-    """Return the cells of the first table under a heading."""
-    lines = iter(DOCUMENT.split(f"\n## {heading}\n")[1].splitlines())
-    lines = dropwhile(lambda line: not line.startswith("| "), lines)
-    lines = list(takewhile(lambda line: line.startswith("| "), lines))
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-# The tables and examples
-
-
-def test_refusals_are_those_of_the_gateway_in_its_order():
-    """The table of refusals names every status and code in the order of the checks."""
-    documented = [(int(row[0]), row[1].strip("`")) for row in rows("Refusals")]
-    assert documented == [(refusal.value.status, refusal.value.code) for refusal in Refusal]
-
-
-def test_endings_are_those_of_the_gateway_with_their_close_codes():
-    """The table of endings names every code of the gateway, and its close code."""
-    documented = {
-        row[0].strip("`"): set(map(int, re.findall(r"\b1\d{3}\b", row[4])))
-        for row in rows("How an utterance ends")
-    }
-    rules = [ending.value for ending in (*Ending, *Failure)]
-    assert documented.keys() == {rule.code for rule in rules}
-    seen_by_client = [rule for rule in rules if rule.code != "disconnect"]
-    assert [
-        rule.code for rule in seen_by_client if rule.close_code not in documented[rule.code]
-    ] == []
-
-
-def test_endings_that_may_be_repeated_are_marked():
-    """The last column says yes exactly where the gateway's error says retryable."""
-    marked = {row[0].strip("`") for row in rows("How an utterance ends") if row[5] == "yes"}
-    assert marked == {rule.value.code for rule in (*Ending, *Failure) if rule.value.retryable}
-
-
-def test_examples_are_messages_of_the_gateway():
-    """Each JSON example is what the gateway sends for these values, key for key."""
-    identity = "7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52"
-    samples = SAMPLE.read_bytes()
-    messages = [
-        Connected(identity, Limits(65536, 1572820, 200, 10, 60)),
-        Draining(identity, 20000),
-        Accepted(
-            identity,
-            "0b0f6d2c-5a5e-4bb1-8f0c-5d1f7a1b9e11",
-            "speech.audio.ingress",
-            0,
-            41,
-            len(samples),
-            2786,
-            hashlib.sha256(samples).hexdigest(),
-            "done",
-        ),
-        Failed(
-            identity,
-            "audio_too_long",
-            Ending.AUDIO_TOO_LONG.value.message,
-            retryable=False,
-            stored="no",
-            limit=1572820,
-            observed=1576000,
-        ),
-    ]
-    assert list(map(json.loads, fenced("json"))) == [json.loads(m.to_json()) for m in messages]
-
-
-# The clients
+START_SECONDS = 20.0
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def code(language: str) -> str:
+    """Return the document's only block of one language."""
+    (text,) = (block.text for block in BLOCKS if block.language == language)
+    return text
+
+
+def sha256(samples: bytes) -> str:
+    return hashlib.sha256(samples).hexdigest()
 
 
 def finished(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -125,18 +68,16 @@ def gateway(pipeline: Pipeline, tmp_path: Path) -> Iterator[stack.Gateway]:
 @pytest.fixture
 def python_client(tmp_path: Path) -> list[str]:
     """Return the command of the document's Python client."""
-    (script,) = fenced("python")
     path = tmp_path / "client.py"
-    path.write_text(script)
+    path.write_text(code("python"))
     return [sys.executable, "-W", "error", str(path)]
 
 
 @pytest.fixture
 def javascript_client(tmp_path: Path) -> list[str]:
     """Return the command that runs the document's JavaScript client."""
-    (script,) = fenced("javascript")
     path = tmp_path / "client.mjs"
-    path.write_text(script)
+    path.write_text(code("javascript"))
     return [*node_with_websocket(), str(Path(__file__).parent / "clients" / "speak.mjs"), str(path)]
 
 
@@ -161,21 +102,18 @@ def documented_client(request: pytest.FixtureRequest) -> Run:
     return run
 
 
-@pytest.mark.pipeline
 def test_client_gets_a_receipt_for_what_it_sent(documented_client: Run, gateway: stack.Gateway):
     """The client sends the sample and prints the receipt for these very samples."""
     done = documented_client(f"{gateway.url}?language=en-US", SAMPLE)
-    final = json.loads(done.stdout)
-    sent = SAMPLE.read_bytes()
+    final = json.loads(done.stdout.splitlines()[0])
     assert (final["status"], final["ended_by"], final["audio_bytes"], final["sha256"]) == (
         "accepted",
         "done",
-        len(sent),
-        hashlib.sha256(sent).hexdigest(),
+        len(SPEECH),
+        sha256(SPEECH),
     )
 
 
-@pytest.mark.pipeline
 def test_client_waits_for_a_place(documented_client: Run, gateway: stack.Gateway):
     """Refused for want of a place, the client comes back, and its utterance is stored."""
     with connect(gateway.url) as occupant:
@@ -185,11 +123,10 @@ def test_client_waits_for_a_place(documented_client: Run, gateway: stack.Gateway
         begun = time.monotonic()
         done = documented_client(gateway.url, SAMPLE)
         leave.join()
-    assert json.loads(done.stdout)["status"] == "accepted"
+    assert json.loads(done.stdout.splitlines()[0])["status"] == "accepted"
     assert time.monotonic() - begun > 1.0
 
 
-@pytest.mark.pipeline
 def test_client_does_not_repeat_what_is_refused_for_good(
     documented_client: Run, gateway: stack.Gateway
 ):
@@ -199,7 +136,6 @@ def test_client_does_not_repeat_what_is_refused_for_good(
     assert '"code":"unsupported_audio"' in (done.stdout + done.stderr).replace('": "', '":"')
 
 
-@pytest.mark.pipeline
 def test_client_does_not_send_more_than_the_gateway_takes(
     documented_client: Run, gateway: stack.Gateway, tmp_path: Path
 ):
@@ -210,9 +146,134 @@ def test_client_does_not_send_more_than_the_gateway_takes(
     assert "the recording is longer than the gateway takes" in done.stdout + done.stderr
 
 
-@pytest.mark.pipeline
 def test_python_client_shows_a_permanent_refusal(python_client: list[str], gateway: stack.Gateway):
     """A refused request is not repeated, and its JSON body is shown."""
     done = finished([*python_client, f"{gateway.url}?language=not!a!tag", str(SAMPLE)])
     assert done.returncode == 1
     assert done.stderr == f"refused for good: {Refusal.INVALID_LANGUAGE.value.body().decode()}\n"
+
+
+# A gateway that cuts: the real server, with a store that keeps nothing
+
+SLOWLY = replace(LIMITS, max_messages_per_second=1)
+CUTS = {
+    "session_expired": replace(SLOWLY, max_session_seconds=1.5),
+    "shutting_down": SLOWLY,
+}
+
+
+def left_over(done: subprocess.CompletedProcess[str]) -> tuple[dict[str, object], int]:
+    """Return the final message that a client printed, and how many bytes it says are left."""
+    final, *more = done.stdout.splitlines()
+    receipt = json.loads(final)
+    if more:  # the JavaScript client, by speak.mjs
+        return receipt, json.loads(more[0])["rest"]
+    if done.returncode == 0:
+        return receipt, 0
+    before, _, behind = done.stderr.partition(f"cut off by {receipt['ended_by']}: ")
+    count, _, line = behind.partition(" ")
+    assert (before, line, done.returncode) == ("", "bytes are not stored\n", 1)
+    return receipt, int(count)
+
+
+@asynccontextmanager
+async def cutting(ending: str) -> AsyncIterator[str]:
+    """Run a gateway that takes a message a second and ends each utterance so; yield its URL."""
+    async with run_server(replace(CONFIG, limits=CUTS[ending])) as server:
+
+        async def stop() -> None:
+            await until(lambda: server.live > 0, START_SECONDS)
+            server.drain(2.5)
+
+        async with asyncio.TaskGroup() as group:
+            if ending == "shutting_down":
+                group.create_task(stop())
+            yield server.url
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("ending", CUTS)
+async def test_client_says_what_a_cut_has_left(documented_client: Run, ending: str):
+    """Cut off by the gateway, the client reports no success: it says how much is not stored."""
+    async with cutting(ending) as url:
+        done = await asyncio.to_thread(documented_client, url, SAMPLE)
+    receipt, rest = left_over(done)
+    stored = len(SPEECH) - rest
+    assert 0 < stored < len(SPEECH)
+    assert (receipt["status"], receipt["ended_by"], receipt["audio_bytes"], receipt["sha256"]) == (
+        "accepted",
+        ending,
+        stored,
+        sha256(SPEECH[:stored]),
+    )
+
+
+@pytest.mark.anyio
+async def test_client_has_nothing_left_after_done(documented_client: Run):
+    """Stored to its end, an utterance leaves no rest, and that is success."""
+    async with run_server() as server:
+        done = await asyncio.to_thread(documented_client, server.url, SAMPLE)
+    receipt, rest = left_over(done)
+    assert (receipt["ended_by"], rest, done.returncode) == ("done", 0, 0)
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(shutil.which("websocat") is None, reason="needs websocat on PATH")
+async def test_websocat_speaks_an_utterance():
+    """The command of the document prints the receipt for the whole sample."""
+    async with run_server() as server:
+        command = code("sh").replace("ws://localhost:8000/ws/audio", server.url)
+        done = await asyncio.to_thread(finished, ["bash", "-c", f"cd '{ROOT}' && {command}"])
+    final = json.loads(done.stdout.splitlines()[-1])
+    assert (final["ended_by"], final["sha256"]) == ("done", sha256(SPEECH))
+
+
+# Answers that our gateway never gives
+
+
+def receipt(samples: bytes) -> Accepted:
+    return Accepted("id", "event", "topic", 0, 0, len(samples), 0, sha256(samples), "done")
+
+
+@asynccontextmanager
+async def answering(*messages: str) -> AsyncIterator[str]:
+    """Greet like the gateway, and answer `done` with these messages; yield the URL."""
+
+    async def handle(client: ServerConnection) -> None:
+        await client.send(Connected("id", LIMITS).to_json())
+        async for message in client:
+            if isinstance(message, str):
+                break
+        for answer in messages:
+            await client.send(answer)
+
+    async with serve(handle, "127.0.0.1", 0, subprotocols=PROTOCOLS) as server:
+        (listener,) = server.sockets
+        yield f"ws://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        replace(receipt(SPEECH), sha256=sha256(SPEECH[:-2])),
+        replace(receipt(SPEECH), audio_bytes=len(SPEECH) + 2),
+    ],
+    ids=["other samples", "more samples"],
+)
+async def test_client_does_not_trust_a_receipt_for_other_audio(
+    documented_client: Run, wrong: Accepted
+):
+    """A receipt that does not describe what was sent is an error, whatever its status."""
+    async with answering(wrong.to_json()) as url:
+        done = await asyncio.to_thread(documented_client, url, SAMPLE)
+    assert "the receipt is not about the audio that was sent" in done.stdout + done.stderr
+
+
+@pytest.mark.anyio
+async def test_client_ignores_a_status_that_it_does_not_know(documented_client: Run):
+    """Messages of a later gateway are passed over; the final one is the answer."""
+    later = '{"status":"overheard","correlation_id":"id","retryable":true,"stored":"no"}'
+    async with answering(later, receipt(SPEECH).to_json()) as url:
+        done = await asyncio.to_thread(documented_client, url, SAMPLE)
+    assert left_over(done) == (json.loads(receipt(SPEECH).to_json()), 0)

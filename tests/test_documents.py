@@ -28,7 +28,7 @@ HISTORY = {Path("CHANGELOG.md")}
 LANGUAGES = {"sh", "text", "json", "http", "python", "javascript", "yaml", "avro"}
 PROGRAMS = {
     *("bash", "cat", "cd", "cp", "curl", "docker", "git", "grep", "kafka-acls.sh", "kill"),
-    *("openssl", "pip", "python", "uv"),
+    *("base64", "echo", "openssl", "pip", "python", "sed", "uv", "websocat"),
 }
 """What is not ours: known to be meant, so that a slip of the pen is not taken for a program."""
 
