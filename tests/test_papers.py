@@ -5,14 +5,11 @@ from pathlib import Path
 
 import pytest
 from pipeline_tools import removals
+from pipeline_tools.checkout import ROOT, files
 
-ROOT = Path(__file__).parent.parent
 GUIDES = ["README.md", "docs/operations.md", "docs/protocol.md", "docs/security.md"]
-WRITTEN = [
-    ROOT / "roadmap" / "product-roadmap.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "agent-output").rglob("*.md")),
-]
+HISTORY = Path("CHANGELOG.md")
+WRITTEN = [path for path in files() if path.suffix == ".md" and path != HISTORY]
 NAMED_TEST = re.compile(r"`((?:[\w.-]+/)*tests/[\w./-]*?(?:\.py|/))(?:::(\w+))?`")
 MATRIX_ROW = re.compile(r"^\| `([a-z]+-[\w.-]+)` \|", re.MULTILINE)
 QA = ROOT / "agent-output" / "qa" / "005-ingress-gateway-qa.md"
@@ -24,10 +21,10 @@ def is_there(file: str, test: str) -> bool:
     return path.exists() and (not test or f"def {test}(" in path.read_text())
 
 
-@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", WRITTEN, ids=str)
 def test_every_test_that_is_named_exists(path: Path):
     """A file, and where a test in it is named, that one."""
-    named = NAMED_TEST.findall(path.read_text())
+    named = NAMED_TEST.findall((ROOT / path).read_text())
     assert [each for each in named if not is_there(*each)] == []
 
 
