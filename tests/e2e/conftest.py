@@ -63,6 +63,11 @@ class Stack(compose.Project):
         )
         return json.loads(said)
 
+    def image(self, service: str) -> str:
+        """Return the image that a service runs, also one of a profile."""
+        told = self.compose("--profile", "*", "config", "--format", "json").stdout
+        return json.loads(told)["services"][service]["image"]
+
     def _stream(self, file: Path) -> "subprocess.Popen[str]":
         url = f"ws://localhost:{self.ports['GATEWAY_HOST_PORT']}/ws/audio"
         arguments = [sys.executable, "scripts/stream.py", str(file), "--fast", "--json"]
