@@ -1,4 +1,4 @@
-"""The cluster of `docker-compose.cluster.yml`, and what can be done to one of its brokers.
+"""The cluster of three brokers for `tests/faults`, and what can be done to one of them.
 
 Used by the tests under faults. A fault is a context: entered, the broker is gone; left, it is back,
 whatever happened in between.
@@ -21,7 +21,7 @@ from tenacity import retry, retry_if_exception_type, retry_if_result, stop_after
 from pipeline_tools import compose
 from pipeline_tools.toxiproxy import Toxiproxy
 
-FILES = ("docker-compose.yml", "docker-compose.cluster.yml")
+FILES = ("docker-compose.yml", "tests/faults/docker-compose.cluster.yml")
 SERVICES = {1: "kafka", 2: "kafka-2", 3: "kafka-3"}
 _PORTS = {1: "KAFKA_HOST_PORT", 2: "KAFKA_2_HOST_PORT", 3: "KAFKA_3_HOST_PORT"}
 PUBLISHED = (
