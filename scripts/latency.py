@@ -37,7 +37,6 @@ from speech_lib.errors import (
     SchemaRefused,
     TopicMissing,
 )
-from speech_lib.testing.embedded import EmbeddedError
 
 DEFAULT_URL = "ws://localhost:8000/ws/audio"
 
@@ -80,7 +79,7 @@ class Output:
 UNUSABLE = (AudioError, ReportError, OSError, ImportError, ConfigError, client.StreamError)
 UNREACHABLE = (
     *(BrokerUnavailable, TopicMissing, RegistryUnavailable, SchemaNotFound, SchemaRefused),
-    *(StackError, EmbeddedError),
+    StackError,
 )
 
 
@@ -182,7 +181,7 @@ def main(  # noqa: PLR0913, PLR0917 - each is an option
     embedded: Annotated[  # noqa: FBT002 - how typer declares a switch
         bool, typer.Option("--embedded", help="start a pipeline here, and measure that one")
     ] = False,
-    url: Annotated[str, typer.Option(help="the gateway")] = DEFAULT_URL,
+    url: Annotated[str, typer.Option(envvar="GATEWAY_URL", help="the gateway")] = DEFAULT_URL,
     bootstrap_servers: Annotated[
         str, typer.Option(envvar="KAFKA_BOOTSTRAP_SERVERS", help="the Kafka brokers")
     ] = environment.DEFAULT_SERVERS,

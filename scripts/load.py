@@ -155,10 +155,11 @@ def main(
     utterance_seconds: Annotated[
         float, typer.Option(min=0.1, max=60, callback=_number, help="how long each utterance lasts")
     ] = 5,
-    url: Annotated[str, typer.Option(help="the gateway")] = DEFAULT_URL,
-    ops: Annotated[str, typer.Option(help="its operations port, for the lag of its loop")] = (
-        DEFAULT_OPS
-    ),
+    url: Annotated[str, typer.Option(envvar="GATEWAY_URL", help="the gateway")] = DEFAULT_URL,
+    ops: Annotated[
+        str,
+        typer.Option(envvar="GATEWAY_OPS_URL", help="its operations port, for the lag of its loop"),
+    ] = DEFAULT_OPS,
     json_file: Annotated[
         Path | None, typer.Option("--json", dir_okay=False, help="write the report there, too")
     ] = None,

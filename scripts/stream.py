@@ -121,7 +121,7 @@ def main(
     file: Annotated[
         Path, typer.Argument(help="WAV, FLAC, Ogg …, or headerless PCM16, 16 kHz, mono")
     ],
-    url: Annotated[str, typer.Option(help="the gateway")] = DEFAULT_URL,
+    url: Annotated[str, typer.Option(envvar="GATEWAY_URL", help="the gateway")] = DEFAULT_URL,
     as_json: Annotated[  # noqa: FBT002 - how typer declares a switch
         bool, typer.Option("--json", help="print one JSON object a line, with times")
     ] = False,

@@ -143,10 +143,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(epilog=EPILOG)
 def main(
     gateway: Annotated[
-        str, typer.Option(callback=_url, help="the gateway's operations port")
+        str,
+        typer.Option(envvar="GATEWAY_OPS_URL", callback=_url, help="the gateway's operations port"),
     ] = DEFAULT_GATEWAY,
     asr: Annotated[
-        str, typer.Option(callback=_url, help="the recogniser's operations port")
+        str,
+        typer.Option(envvar="ASR_OPS_URL", callback=_url, help="the recogniser's operations port"),
     ] = DEFAULT_ASR,
     interval: Annotated[
         float,

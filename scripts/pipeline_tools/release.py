@@ -22,6 +22,7 @@ PLACES = {
     "services/asr/Dockerfile": "ARG VERSION={}",
     "services/gateway/Dockerfile": "ARG VERSION={}",
     "services/gateway/edge/Dockerfile": "ARG VERSION={}",
+    "scripts/Dockerfile": "ARG VERSION={}",
     "docker-compose.yml": "{{VERSION:-{}}}",
     ".env.example": "#VERSION={}",
 }

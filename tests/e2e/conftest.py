@@ -4,10 +4,13 @@
 """
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,13 @@ import docker
 import pytest
 from docker.models.containers import Container
 from pipeline_tools import compose
+from pipeline_tools.checkout import files
 from tenacity import retry, retry_if_result, stop_after_delay, wait_exponential
 
 ROOT = compose.ROOT
 E2E_DIR = Path(__file__).parent
+Completed = subprocess.CompletedProcess[str]
+UP_SECONDS = compose.UP_SECONDS
 SCRIPT_SECONDS = 90
 TEST_SECONDS = 900
 PUBLISHED = (
@@ -113,6 +119,39 @@ class Stack(compose.Project):
         return json.loads(done.stdout)
 
 
+@dataclass(frozen=True)
+class Production(Stack):
+    """The stack as docs/operations.md starts it in production: by what `.env` says.
+
+    Attributes:
+        root: A copy of the repository's files, with an `.env`.
+    """
+
+    root: Path = ROOT
+
+    def compose(self, *arguments: str, timeout: float = UP_SECONDS) -> Completed:
+        """Run `docker compose` as an operator does, in the copy."""
+        return self.run("docker", "compose", *arguments, timeout=timeout)
+
+    def run(self, *command: str, timeout: float = UP_SECONDS) -> Completed:
+        """Run a command there, with nothing from this machine's own settings."""
+        kept = {k: v for k, v in os.environ.items() if k in {"PATH", "HOME"} or "DOCKER" in k}
+        return subprocess.run(  # noqa: S603 - commands of the documents
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            cwd=self.root,
+            env=kept | {"COMPOSE_PROJECT_NAME": self.name},
+            timeout=timeout,
+        )
+
+    def down(self) -> None:
+        """Take everything down, also what a profile has brought up."""
+        self.compose("--profile", "*", "down", "--volumes", "--timeout", "10")
+
+
 def _accepted_id(speaker: "subprocess.Popen[str]") -> str:
     """Wait for a speaker; return the correlation id that its utterance was accepted under."""
     try:
@@ -145,10 +184,16 @@ def stack(docker_client, request: pytest.FixtureRequest) -> Iterator[Stack]:
             request.config.get_terminal_writer().write(up.logs())
 
 
-@pytest.fixture
-def bare_stack(docker_client) -> Iterator[Stack]:
-    """Return the stack that `docker-compose.yml` alone makes, healthy."""
-    with compose.running(Stack(docker_client, files=("docker-compose.yml",))) as up:
+@pytest.fixture(scope="session")
+def production(docker_client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
+    """Return the stack that `docker-compose.yml` alone makes, by the line in `.env`; healthy."""
+    root = tmp_path_factory.mktemp("production")
+    for path in files():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, root / path)
+    example = (root / ".env.example").read_text()
+    (root / ".env").write_text(example.replace("#COMPOSE_FILE=", "COMPOSE_FILE="))
+    with compose.running(Production(docker_client, root=root)) as up:
         yield up
 
 

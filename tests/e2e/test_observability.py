@@ -123,11 +123,12 @@ class Prometheus:
 
 
 @pytest.fixture(scope="module")
-def prometheus(bring_up) -> Prometheus:
-    """Run the stack of `docker-compose.yml` alone, with two recognisers, and watch it."""
-    settings = {"COMPOSE_PROFILES": "observability", "ASR_WORKERS": "1"}
+def prometheus(production) -> Prometheus:
+    """Run the stack of production, with two recognisers, and watch it."""
     scale = ("--scale", "asr-service=2")
-    return Prometheus(bring_up(*scale, files=("docker-compose.yml",), settings=settings))
+    started = production.compose("--profile", "observability", "up", "--wait", *scale)
+    assert started.returncode == 0, started.stderr
+    return Prometheus(production)
 
 
 def up(found: list[dict[str, Any]]) -> dict[str, list[float]]:

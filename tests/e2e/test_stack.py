@@ -1,6 +1,5 @@
 """What a developer sees of the stack: speech in, text out, all of it traced, also under load."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,19 +79,6 @@ def test_what_is_published_is_published_on_loopback(stack):
         for binding in bindings or []
     }
     assert published == {("127.0.0.1", port) for port in stack.ports.values()}
-
-
-def test_alone_the_main_file_publishes_no_port(bare_stack):
-    """Without the override everything is healthy and nothing is reachable from the host."""
-    running = bare_stack.containers()
-    assert {each.health for each in running.values()} == {"healthy"}
-    assert [port for each in running.values() for port in each.ports.values() if port] == []
-    config = json.loads(bare_stack.compose("config", "--format", "json").stdout)
-    assert [name for name, each in config["services"].items() if "ports" in each] == []
-    assert {name: each["internal"] for name, each in config["networks"].items()} == {
-        "pipeline": True,
-        "ingress": True,
-    }
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 MAIN = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 OVERRIDE = yaml.safe_load((ROOT / "docker-compose.override.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = MAIN["services"]
-WITH_PYTHON = [ROOT / each / "Dockerfile" for each in ("services/gateway", "services/asr")]
+WITH_PYTHON = [
+    ROOT / each / "Dockerfile" for each in ("services/gateway", "services/asr", "scripts")
+]
 DOCKERFILES = [*WITH_PYTHON, ROOT / "services/gateway/edge/Dockerfile"]
 LIMITS = {  # memory, processors, processes
     "kafka": ("1g", 2.0, 512),
@@ -22,11 +24,12 @@ LIMITS = {  # memory, processors, processes
     "topics": ("256m", 1.0, 64),
     "gateway-service": ("256m", 1.0, 64),
     "asr-service": ("1g", 2.0, 128),
+    "tools": ("512m", 1.0, 64),
     "edge": ("128m", 1.0, 64),
     "prometheus": ("256m", 0.5, 64),
 }
 WRITE_OUTSIDE_OF_VOLUMES = {"kafka", "schema-registry"}
-END_BY_THEMSELVES = {"topics": "on-failure:3"}
+END_BY_THEMSELVES = {"topics": "on-failure:3", "tools": "no"}
 OF_THE_HOST = {
     *("privileged", "cap_add", "devices", "network_mode", "pid", "uts", "userns_mode"),
     *("cgroup", "cgroup_parent"),
@@ -160,7 +163,7 @@ def test_5_19_core_dumps_are_off():
 def test_5_28_images_are_named_by_their_version():
     """5.28: what runs is what was built, or pulled, under that version."""
     version = re.compile(
-        r"speech-\w+:\$\{VERSION:-[^}]+\}|[a-z/-]+:v?\d+\.\d+\.\d+"
+        r"\$\{IMAGE_PREFIX:-\}speech-\w+:\$\{VERSION:-[^}]+\}|[a-z/-]+:v?\d+\.\d+\.\d+"
     )
     assert [image for image in of_each("image").values() if not version.fullmatch(image)] == []
 

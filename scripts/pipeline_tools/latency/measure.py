@@ -13,7 +13,6 @@ from pathlib import Path
 from speech_lib.errors import SchemaNotFound
 from speech_lib.events import TextRecognizedEvent
 from speech_lib.registry import EventDeserializer, SchemaRegistry
-from speech_lib.testing.embedded import EmbeddedError
 
 from pipeline_tools import client
 from pipeline_tools.audio import load
@@ -117,7 +116,7 @@ def measured(options: Options) -> tuple[Report, Result]:
         ConfigError: The environment is wrong.
         BrokerUnavailable, TopicMissing: Broker or topic cannot be used.
         RegistryUnavailable, SchemaNotFound, SchemaRefused: The registry cannot be used.
-        EmbeddedError, StackError: A pipeline of our own did not start.
+        StackError: A pipeline of our own did not start.
     """
     tape = options.tape()
     machine, at = this_machine(), datetime.now(UTC)
@@ -171,6 +170,6 @@ def place_of(options: Options) -> Iterator[Place]:
         try:
             with latency_stack.embedded(Path(directory), options.clients) as place:
                 yield place
-        except (StackError, EmbeddedError):
+        except StackError:
             print(last_lines(Path(directory)), file=sys.stderr)
             raise

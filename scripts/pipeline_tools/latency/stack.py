@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speech_lib.kafka import KafkaSettings
-from speech_lib.testing.embedded import EmbeddedPipeline
 
 from pipeline_tools import stack
 from pipeline_tools.trace import tracing
@@ -42,13 +41,18 @@ def embedded(log_dir: Path, clients: int) -> Iterator[Place]:
     """Run broker, registry, recogniser and gateway on this machine.
 
     Raises:
-        EmbeddedError: Broker and registry did not start.
-        StackError: A service did not start.
+        StackError: Broker and registry, or a service, did not start.
+        ImportError: What is installed holds no embedded broker, as in an image.
     """
+    from speech_lib.testing.embedded import EmbeddedError, EmbeddedPipeline  # noqa: PLC0415
+
     with ExitStack() as running:
-        kafka = running.enter_context(
-            EmbeddedPipeline((_TOPICS.audio, _TOPICS.text, _TOPICS.dead_letter))
-        )
+        try:
+            kafka = running.enter_context(
+                EmbeddedPipeline((_TOPICS.audio, _TOPICS.text, _TOPICS.dead_letter))
+            )
+        except EmbeddedError as error:
+            raise stack.StackError(str(error)) from error
         running.enter_context(stack.recogniser(kafka, log_dir))
         gateway = running.enter_context(stack.gateway(kafka, log_dir, _room_for(clients)))
         yield Place(

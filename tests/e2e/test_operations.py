@@ -1,0 +1,156 @@
+"""Production as `docs/operations.md` starts it: every command of the documents works there.
+
+The stack is that of `docker-compose.yml` alone, chosen by one line in `.env`. The commands are
+those of the documents themselves, in their order.
+"""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from pipeline_tools.checkout import ROOT
+from pipeline_tools.documents import Command, commands, parse
+from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+
+DOCUMENTS = ("operations.md", "runbook.md")
+TEXT_SECONDS = 120
+SAMPLE = "samples/go-forward-ten-meters.raw"
+CHANGING = {"up", "build", "stop", "start", "restart"}
+ELSEWHERE = {"down", "push", "pull"}
+"""The way out of this very stack, and what needs a registry of images."""
+
+INSTEAD = {
+    "asr-service=N": "asr-service=2",
+    "60": "1 --utterance-seconds 1",
+    "100": "1 --seconds 1 --warm-up 0",
+}
+"""For a placeholder, and for sizes that prove no more."""
+
+
+def told() -> Iterator[Command]:
+    """Yield the commands of the documents that speak to Docker."""
+    for name in DOCUMENTS:
+        document = parse((ROOT / "docs" / name).read_text())
+        blocks = [block.text for block in document.blocks if block.language == "sh"]
+        for text in (*blocks, *(span for span in document.spans if " " in span)):
+            yield from (each for each in commands(text) if each[0] == "docker" and each[2:])
+
+
+def subcommand(command: Command) -> str:
+    """Return what `docker compose` is asked to do; of plain `docker`, what that is."""
+    words = iter(command[2:] if command[1] == "compose" else command[1:])
+    return next(word for word in words if word != "--profile" or not next(words))
+
+
+ALL = tuple(dict.fromkeys(each for each in told() if subcommand(each) not in ELSEWHERE))
+LOOKING = [each for each in ALL if subcommand(each) not in CHANGING and "--follow" not in each]
+DOING = [each for each in ALL if subcommand(each) in CHANGING]
+
+
+def filled_in(command: Command, **more: str) -> list[str]:
+    """Return a command as it is run."""
+    given = INSTEAD | more
+    return [part for word in command for part in given.get(word, word).split()]
+
+
+@pytest.fixture(scope="module")
+def watched(production):
+    """Return the stack, started again as the runbook says, with its Prometheus."""
+    started = production.compose("--profile", "observability", "up", "--build", "--wait")
+    assert started.returncode == 0, started.stderr
+    return production
+
+
+def speak(stack) -> str:
+    """Speak through the container of tools; return the correlation id."""
+    done = stack.compose("run", "--rm", "tools", "stream", SAMPLE, "--fast", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = [json.loads(line).get("frame", {}) for line in done.stdout.splitlines()]
+    (accepted,) = [frame for frame in said if frame.get("status") == "accepted"]
+    return accepted["correlation_id"]
+
+
+in_time = retry(  # of `trace`, 1 means that a text is not there yet
+    retry=retry_if_result(lambda done: done.returncode == 1),
+    stop=stop_after_delay(TEXT_SECONDS),
+    wait=wait_fixed(1),
+    retry_error_callback=lambda state: state.outcome.result(),
+)
+
+
+def texts(stack, correlation_id: str) -> list[str]:
+    """Wait for the texts of an utterance, as the container of tools sees them."""
+    done = in_time(stack.compose)("run", "--rm", "tools", "trace", correlation_id, "--json")
+    assert done.returncode == 0, done.stderr
+    return [result["text"] for result in json.loads(done.stdout)["results"]]
+
+
+@pytest.fixture(scope="module")
+def spoken(watched) -> str:
+    """Return the id of an utterance that has its text."""
+    correlation_id = speak(watched)
+    assert texts(watched, correlation_id) == ["go forward ten meters"]
+    return correlation_id
+
+
+def published(stack) -> dict[str, object]:
+    """Return what is reachable from the host."""
+    ports = {name: each.ports.values() for name, each in stack.containers().items()}
+    return {
+        name: bound for name, each in ports.items() if (bound := [port for port in each if port])
+    }
+
+
+def test_nothing_is_published(watched):
+    """Everything is healthy, nothing is reachable from the host, no network leads out."""
+    running = watched.containers()
+    assert {each.health for each in running.values()} == {"healthy"}
+    assert published(watched) == {}
+    config = json.loads(watched.compose("config", "--format", "json").stdout)
+    assert [name for name, each in config["services"].items() if "ports" in each] == []
+    assert {name: each["internal"] for name, each in config["networks"].items()} == {
+        "pipeline": True,
+        "ingress": True,
+    }
+
+
+@pytest.mark.parametrize("command", LOOKING, ids=" ".join)
+def test_what_looks_inside_works(watched, spoken, command):
+    """Each command that only looks ends with 0 where all is well."""
+    done = in_time(watched.run)(*filled_in(command, CORRELATION_ID=spoken))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_tools_say_what_they_are_asked_for(watched):
+    """A name that is none of theirs is one line and exit code 2."""
+    done = watched.compose("run", "--rm", "tools", "cat", "/etc/passwd")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("tools: ")]
+    assert (done.returncode, done.stdout, lines) == (
+        2,
+        "",
+        ["tools: expected one of stream, trace, top, load, latency, and its arguments"],
+    )
+
+
+@pytest.mark.parametrize("command", DOING, ids=" ".join)
+def test_what_is_done_leaves_production_as_it_is(watched, command):
+    """Each command that acts ends with 0 and publishes nothing; what was stopped starts again."""
+    done = watched.run(*filled_in(command))
+    assert done.returncode == 0, done.stdout + done.stderr
+    if subcommand(command) == "stop":
+        started = watched.compose("up", "--wait")
+        assert started.returncode == 0, started.stderr
+    assert published(watched) == {}
+
+
+def test_speech_is_recognised_after_all_that(watched):
+    """Whatever was stopped, restarted and scaled, the pipeline is whole."""
+    started = watched.compose("up", "--wait")
+    assert started.returncode == 0, started.stderr
+    assert texts(watched, speak(watched)) == ["go forward ten meters"]
+
+
+def test_both_kinds_of_commands_are_in_the_documents():
+    """A document that is read wrongly would leave nothing to try."""
+    assert len(LOOKING) > 8
+    assert len(DOING) > 5
