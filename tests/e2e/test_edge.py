@@ -349,24 +349,16 @@ NO_KEYS = (
     "EDGE_API_KEY: expected a key, or several separated by commas, each of 32 to 128 letters,"
     " digits, '-' or '_'"
 )
-NO_ORIGINS = "ORIGIN_ALLOWLIST: expected the origins whose pages may connect; it is empty"
-NO_PROXIES = "TRUSTED_PROXIES: expected the networks of Docker, such as 172.16.0.0/12; it is empty"
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"EDGE_API_KEY": ""}, NO_KEYS),
-        ({"EDGE_API_KEY": f"{KEY},too-short"}, NO_KEYS),
-        ({"EDGE_API_KEY": f"{KEY},"}, NO_KEYS),
         ({"EDGE_API_KEY": f"{KEY}|.*"}, NO_KEYS),
         (
             {"EDGE_API_KEY_FILE": __file__},
             "EDGE_API_KEY, EDGE_API_KEY_FILE: expected one of the two, not both",
         ),
-        ({"ORIGIN_ALLOWLIST": ""}, NO_ORIGINS),
-        ({"TRUSTED_PROXIES": ""}, NO_PROXIES),
-        ({"EDGE_HOST": "a.example }"}, "EDGE_HOST: expected one host name in lower case"),
         (
             {"EDGE_TLS_CERT_FILE": __file__},
             "EDGE_TLS_CERT_FILE, EDGE_TLS_KEY_FILE: expected both or neither",
@@ -374,7 +366,7 @@ NO_PROXIES = "TRUSTED_PROXIES: expected the networks of Docker, such as 172.16.0
     ],
 )
 def test_it_does_not_start_without_what_it_needs(edge, wrong, said):
-    """One line says what is expected, without what was given; the exit code is 2."""
+    """One line says what is expected; the exit code is 2. More in `tests/test_edge_start.py`."""
     stack = replace(edge.stack, settings=edge.stack.settings | wrong)
     done = stack.compose("run", "--rm", "--no-deps", "--no-TTY", "edge")
     assert done.returncode == 2

@@ -1,0 +1,61 @@
+"""The edge's entry point, run by this machine's shell: what it refuses before Caddy is started."""
+
+import subprocess
+
+import pytest
+from pipeline_tools.checkout import ROOT
+
+START = ROOT / "services/gateway/edge/start"
+KEY = "k" * 32
+NO_KEYS = (
+    "EDGE_API_KEY: expected a key, or several separated by commas, each of 32 to 128 letters,"
+    " digits, '-' or '_'"
+)
+GOOD = {
+    "EDGE_API_KEY": KEY,
+    "ORIGIN_ALLOWLIST": "https://app.example",
+    "TRUSTED_PROXIES": "172.16.0.0/12",
+    "PATH": "/usr/bin:/bin",
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"EDGE_API_KEY": ""}, NO_KEYS),
+        ({"EDGE_API_KEY": f"{KEY},too-short"}, NO_KEYS),
+        ({"EDGE_API_KEY": f"{KEY},"}, NO_KEYS),
+        ({"EDGE_API_KEY": f"{KEY}|.*"}, NO_KEYS),
+        (
+            {"ORIGIN_ALLOWLIST": ""},
+            "ORIGIN_ALLOWLIST: expected the origins whose pages may connect; it is empty",
+        ),
+        (
+            {"TRUSTED_PROXIES": ""},
+            "TRUSTED_PROXIES: expected the networks of Docker, such as 172.16.0.0/12; it is empty",
+        ),
+        ({"EDGE_HOST": "a.example }"}, "EDGE_HOST: expected one host name in lower case"),
+    ],
+)
+def test_a_wrong_variable_is_refused(wrong: dict[str, str], said: str):
+    """One line says what is expected, without what was given; the exit code is 2."""
+    done = subprocess.run(  # noqa: S603 - our own script
+        ["/bin/sh", START], check=False, capture_output=True, text=True, env=GOOD | wrong
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"edge: {said}\n")
+
+
+def test_with_all_that_it_needs_it_becomes_caddy(tmp_path):
+    """The keys are alternatives of a regular expression, and the variable with them is gone."""
+    caddy = tmp_path / "caddy"
+    caddy.write_text('#!/bin/sh\necho "$1 ${EDGE_API_KEY-gone} $EDGE_KEYS $EDGE_HOST $EDGE_TLS"\n')
+    caddy.chmod(0o755)
+    given = GOOD | {"EDGE_API_KEY": f"{KEY},{KEY}2", "PATH": f"{tmp_path}:{GOOD['PATH']}"}
+    done = subprocess.run(  # noqa: S603 - our own script
+        ["/bin/sh", START], check=False, capture_output=True, text=True, env=given
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        f"run gone {KEY}|{KEY}2 localhost internal\n",
+        "",
+    )
