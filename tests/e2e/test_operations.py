@@ -5,9 +5,11 @@ those of the documents themselves, in their order.
 """
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
+from docker.models.containers import Container
 from pipeline_tools.checkout import ROOT
 from pipeline_tools.documents import Command, commands, parse
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
@@ -119,6 +121,32 @@ def test_what_looks_inside_works(watched, spoken, command):
     """Each command that only looks ends with 0 where all is well."""
     done = in_time(watched.run)(*filled_in(command, CORRELATION_ID=spoken))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def following(watched) -> Iterator[Container]:
+    """Return a container of tools that follows the pipeline."""
+    name = f"{watched.name}-following"
+    command = ("run", "--detach", "--name", name, "tools", "trace", "--follow")
+    assert watched.compose(*command).returncode == 0
+    container = watched.client.containers.get(name)
+    yield container
+    container.remove(force=True)
+
+
+def test_following_shows_what_is_said_until_ctrl_c(watched, following):
+    """An utterance that is spoken meanwhile is shown with its text; then it ends with 130."""
+    shows = retry(
+        retry=retry_if_result(lambda said: not said),
+        stop=stop_after_delay(TEXT_SECONDS),
+        wait=wait_fixed(0.5),
+    )
+    shows(lambda: "bars:" in following.logs().decode())()  # its first line: it reads now
+    correlation_id = speak(watched)
+    line = re.compile(f"{correlation_id} .* go forward ten meters$", re.MULTILINE)
+    shows(lambda: line.search(following.logs().decode()))()
+    following.kill("SIGINT")
+    assert following.wait()["StatusCode"] == 130
 
 
 def test_the_tools_say_what_they_are_asked_for(watched):
