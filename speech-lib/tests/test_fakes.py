@@ -60,7 +60,7 @@ def test_refused_record_is_not_in_the_log() -> None:
     """The test says what the next send raises; the one after succeeds."""
     broker = FakeBroker()
     producer = FakeProducer(broker)
-    producer.errors = [DeliveryError(stored="no", permanent=True, reason="MSG_SIZE_TOO_LARGE")]
+    producer.errors = [DeliveryError(stored="no", refused="record", reason="MSG_SIZE_TOO_LARGE")]
     with pytest.raises(DeliveryError, match="MSG_SIZE_TOO_LARGE"):
         asyncio.run(producer.send(record()))
     asyncio.run(producer.send(record(b"2")))

@@ -59,9 +59,9 @@ def native_threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
-def facts(error: DeliveryError) -> tuple[str, bool, str]:
+def facts(error: DeliveryError) -> tuple[str, str | None, str]:
     """Return what a caller decides by."""
-    return error.stored, error.permanent, error.reason
+    return error.stored, error.refused, error.reason
 
 
 async def until(condition, seconds: float = 5.0) -> None:
@@ -72,30 +72,30 @@ async def until(condition, seconds: float = 5.0) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("what", "name"),
     [
-        "MSG_SIZE_TOO_LARGE",
-        "RECORD_LIST_TOO_LARGE",
-        "INVALID_MSG_SIZE",
-        "INVALID_RECORD",
-        "INVALID_TIMESTAMP",
-        "POLICY_VIOLATION",
-        "UNSUPPORTED_FOR_MESSAGE_FORMAT",
-        "UNSUPPORTED_COMPRESSION_TYPE",
-        "INVALID_REQUIRED_ACKS",
-        "TOPIC_EXCEPTION",
-        "UNKNOWN_TOPIC_OR_PART",
-        "_UNKNOWN_TOPIC",
-        "_UNKNOWN_PARTITION",
-        "TOPIC_AUTHORIZATION_FAILED",
-        "CLUSTER_AUTHORIZATION_FAILED",
+        ("record", "MSG_SIZE_TOO_LARGE"),
+        ("record", "RECORD_LIST_TOO_LARGE"),
+        ("record", "INVALID_MSG_SIZE"),
+        ("record", "INVALID_RECORD"),
+        ("record", "INVALID_TIMESTAMP"),
+        ("record", "POLICY_VIOLATION"),
+        ("topic", "TOPIC_EXCEPTION"),
+        ("topic", "UNKNOWN_TOPIC_OR_PART"),
+        ("topic", "_UNKNOWN_TOPIC"),
+        ("topic", "_UNKNOWN_PARTITION"),
+        ("topic", "TOPIC_AUTHORIZATION_FAILED"),
+        ("topic", "CLUSTER_AUTHORIZATION_FAILED"),
+        ("topic", "INVALID_REQUIRED_ACKS"),
+        ("topic", "UNSUPPORTED_FOR_MESSAGE_FORMAT"),
+        ("topic", "UNSUPPORTED_COMPRESSION_TYPE"),
     ],
 )
 @pytest.mark.parametrize("stored", ["no", "unknown"])
-def test_a_refusal_is_for_good(name, stored):
-    """What a broker refuses whole is not stored, and would be refused again."""
+def test_a_refusal_says_whether_the_record_or_the_topic_is_refused(what, name, stored):
+    """What is refused whole is not stored, and would be refused again: this record, or any."""
     error = delivery_error(KafkaError(getattr(KafkaError, name)), stored)
-    assert facts(error) == ("no", True, name)
+    assert (facts(error), error.permanent) == (("no", what, name), True)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_a_refusal_is_for_good(name, stored):
 def test_any_other_error_says_nothing_about_a_record_handed_over(name):
     """It may be stored, and trying again may help; it is not stored if it never left."""
     error = KafkaError(getattr(KafkaError, name))
-    assert facts(delivery_error(error, "unknown")) == ("unknown", False, name)
-    assert facts(delivery_error(error, "no")) == ("no", False, name)
+    assert facts(delivery_error(error, "unknown")) == ("unknown", None, name)
+    assert facts(delivery_error(error, "no")) == ("no", None, name)
 
 
 def test_a_record_is_stored(cluster):
@@ -138,7 +138,7 @@ def test_a_record_over_the_limit_is_refused_at_once(cluster):
                 await producer.send(Record("t", b"key", bytes(MAX_RECORD_BYTES)))
             return caught.value
 
-    assert facts(asyncio.run(scenario())) == ("no", True, "MSG_SIZE_TOO_LARGE")
+    assert facts(asyncio.run(scenario())) == ("no", "record", "MSG_SIZE_TOO_LARGE")
 
 
 def test_a_record_that_the_broker_refuses_is_told_and_forgotten(cluster):
@@ -152,7 +152,7 @@ def test_a_record_that_the_broker_refuses_is_told_and_forgotten(cluster):
             return caught.value, await producer.send(RECORD)
 
     error, stored = asyncio.run(scenario())
-    assert (facts(error), stored) == (("no", True, "MSG_SIZE_TOO_LARGE"), Stored("t", 0, 0))
+    assert (facts(error), stored) == (("no", "record", "MSG_SIZE_TOO_LARGE"), Stored("t", 0, 0))
 
 
 def test_a_topic_that_may_not_be_written_is_refused(cluster):
@@ -165,7 +165,7 @@ def test_a_topic_that_may_not_be_written_is_refused(cluster):
                 await producer.send(RECORD)
             return caught.value
 
-    assert facts(asyncio.run(scenario())) == ("no", True, "TOPIC_AUTHORIZATION_FAILED")
+    assert facts(asyncio.run(scenario())) == ("no", "topic", "TOPIC_AUTHORIZATION_FAILED")
 
 
 def test_an_error_that_passes_is_retried(cluster):
@@ -190,7 +190,7 @@ def test_an_unknown_topic_is_refused_in_time(cluster):
                 await producer.send(Record("missing", b"key", b"value"))
             return caught.value
 
-    assert facts(asyncio.run(scenario())) == ("no", True, "UNKNOWN_TOPIC_OR_PART")
+    assert facts(asyncio.run(scenario())) == ("no", "topic", "UNKNOWN_TOPIC_OR_PART")
 
 
 def test_a_full_queue_refuses_at_once(cluster):
@@ -210,9 +210,9 @@ def test_a_full_queue_refuses_at_once(cluster):
         return caught.value, took, await asyncio.gather(*waiting, return_exceptions=True)
 
     error, took, others = asyncio.run(scenario())
-    assert facts(error) == ("no", False, "_QUEUE_FULL")
+    assert facts(error) == ("no", None, "_QUEUE_FULL")
     assert took < 0.2
-    assert [facts(other) for other in others] == [("unknown", False, "_DESTROY")] * 2
+    assert [facts(other) for other in others] == [("unknown", None, "_DESTROY")] * 2
 
 
 def test_what_waits_for_the_broker_is_counted(cluster):
@@ -267,7 +267,7 @@ def test_a_broker_that_does_not_answer_is_told_in_time(cluster, state, stored):
             return caught.value, time.monotonic() - before
 
     error, took = asyncio.run(scenario())
-    assert facts(error) == (stored, False, "_MSG_TIMED_OUT")
+    assert facts(error) == (stored, None, "_MSG_TIMED_OUT")
     assert 1.4 < took < 3.5
 
 
@@ -286,7 +286,7 @@ def test_a_record_that_waits_beside_one_that_was_sent_is_in_doubt(cluster):
             return await asyncio.gather(*sends, return_exceptions=True)
 
     errors = asyncio.run(scenario())
-    assert [facts(error) for error in errors] == [("unknown", False, "_MSG_TIMED_OUT")] * 2
+    assert [facts(error) for error in errors] == [("unknown", None, "_MSG_TIMED_OUT")] * 2
 
 
 @pytest.mark.pipeline
@@ -300,7 +300,7 @@ def test_a_record_whose_every_try_fails_is_in_doubt(cluster):
                 await producer.send(RECORD)
             return caught.value
 
-    assert facts(asyncio.run(scenario())) == ("unknown", False, "_MSG_TIMED_OUT")
+    assert facts(asyncio.run(scenario())) == ("unknown", None, "_MSG_TIMED_OUT")
 
 
 def test_a_record_that_the_broker_has_forgotten_where_is_answered(cluster):
@@ -315,7 +315,7 @@ def test_a_record_that_the_broker_has_forgotten_where_is_answered(cluster):
             return caught.value, await producer.send(RECORD)
 
     error, stored = asyncio.run(scenario())
-    assert facts(error) == ("unknown", False, "DUPLICATE_SEQUENCE_NUMBER")
+    assert facts(error) == ("unknown", None, "DUPLICATE_SEQUENCE_NUMBER")
     assert stored == Stored("t", 0, 0)
 
 
@@ -339,7 +339,7 @@ def test_a_broker_that_was_always_silent_holds_nothing(silent_broker):
         return caught.value, took
 
     error, (check, send, close) = asyncio.run(scenario())
-    assert facts(error) == ("no", False, "_MSG_TIMED_OUT")
+    assert facts(error) == ("no", None, "_MSG_TIMED_OUT")
     assert check < 1.0
     assert send < 3.5
     assert close < 2.0
@@ -381,7 +381,7 @@ def test_a_fatal_error_fails_what_is_pending_and_is_survived(cluster):
             return first, errors, took, await producer.send(RECORD)
 
     first, errors, took, last = asyncio.run(scenario())
-    assert [facts(error)[:2] for error in errors] == [("unknown", False)] * 3
+    assert [facts(error)[:2] for error in errors] == [("unknown", None)] * 3
     assert took < 2.0
     assert last.offset > first.offset
 
@@ -437,7 +437,7 @@ def test_a_producer_is_not_healthy_while_it_is_replaced(cluster):
 
     seen, error = asyncio.run(scenario())
     assert seen == [True, False]
-    assert facts(error) == ("no", False, "_FATAL")
+    assert facts(error) == ("no", None, "_FATAL")
 
 
 def test_the_thread_goes_on_after_an_error(cluster, caplog):
@@ -508,7 +508,7 @@ def test_a_closed_producer_takes_nothing(cluster):
         return caught.value, producer.healthy
 
     error, healthy = asyncio.run(scenario())
-    assert (facts(error), healthy) == (("no", False, "_DESTROY"), False)
+    assert (facts(error), healthy) == (("no", None, "_DESTROY"), False)
 
 
 @pytest.mark.pipeline
@@ -585,6 +585,6 @@ def test_a_real_broker_knows_no_such_topic(pipeline):
                 await producer.send(Record("no-such-topic", b"key", b"value"))
             return caught.value
 
-    stored, permanent, reason = facts(asyncio.run(scenario()))
-    assert (stored, permanent) == ("no", True)
+    stored, refused, reason = facts(asyncio.run(scenario()))
+    assert (stored, refused) == ("no", "topic")
     assert reason in {"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"}

@@ -57,7 +57,7 @@ def test_a_delivery_is_told_with_its_place():
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (DeliveryError(stored="no", permanent=False, reason="_MSG_TIMED_OUT"), "_MSG_TIMED_OUT"),
+        (DeliveryError(stored="no", reason="_MSG_TIMED_OUT"), "_MSG_TIMED_OUT"),
         (ZeroDivisionError("my card number"), "_OTHER"),
     ],
 )

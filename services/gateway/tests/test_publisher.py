@@ -71,17 +71,18 @@ async def test_the_record_carries_the_span_of_its_sending():
 
 
 @pytest.mark.parametrize(
-    ("stored", "permanent", "failure"),
+    ("stored", "refused", "failure"),
     [
-        ("no", True, Failure.REJECTED_BY_BROKER),
-        ("no", False, Failure.BROKER_UNAVAILABLE),
-        ("unknown", False, Failure.BROKER_UNAVAILABLE),
+        ("no", "record", Failure.REJECTED_BY_BROKER),
+        ("no", "topic", Failure.REJECTED_BY_BROKER),
+        ("no", None, Failure.BROKER_UNAVAILABLE),
+        ("unknown", None, Failure.BROKER_UNAVAILABLE),
     ],
 )
-async def test_a_delivery_that_failed_is_told_as_it_is(stored, permanent, failure):
+async def test_a_delivery_that_failed_is_told_as_it_is(stored, refused, failure):
     """Refused for good or not decides on the code; what is known of the record is passed on."""
     publisher, producer, broker = make()
-    producer.errors.append(DeliveryError(stored=stored, permanent=permanent, reason="WHY"))
+    producer.errors.append(DeliveryError(stored=stored, refused=refused, reason="WHY"))
     with pytest.raises(NotStored) as caught:
         await publisher.publish(CONTEXT, UTTERANCE)
     told = caught.value
@@ -93,7 +94,7 @@ async def test_a_delivery_that_failed_is_told_as_it_is(stored, permanent, failur
 async def test_an_utterance_is_sent_once_whatever_comes_of_it():
     """Trying again is librdkafka's: after a failure nothing is sent a second time."""
     publisher, producer, broker = make()
-    producer.errors.append(DeliveryError(stored="unknown", permanent=False, reason="WHY"))
+    producer.errors.append(DeliveryError(stored="unknown", reason="WHY"))
     with pytest.raises(NotStored):
         await publisher.publish(CONTEXT, UTTERANCE)
     await publisher.publish(CONTEXT, UTTERANCE)

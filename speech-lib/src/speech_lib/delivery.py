@@ -1,14 +1,15 @@
 """What a producer is told, and what its errors mean: the rules of delivery in one place.
 
-| what came of a record | `stored` | `permanent` | told |
+| what came of a record | `stored` | `refused` | told |
 | --- | --- | --- | --- |
 | the broker has it, and says where | | | a `Stored`, at once |
-| refused whole (`REFUSED_FOR_GOOD`), by broker or library | no | yes | at once |
-| not taken: the queue is full, the producer is being replaced or closed | no | no | at once |
-| failed, mostly timed out, and surely never sent (`transmission`) | no | no | in time |
-| failed in any other way, also one that nobody foresaw | unknown | no | in time |
-| waiting while the producer failed for good or was closed | unknown | no | at once |
-| stored by an earlier try, the broker does not say where (`nowhere`) | unknown | no | at once |
+| refused whole (`REFUSED_RECORD`), by broker or library | no | record | at once |
+| refused like all of its topic (`REFUSED_TOPIC`) | no | topic | at once |
+| not taken: the queue is full, the producer is being replaced or closed | no | | at once |
+| failed, mostly timed out, and surely never sent (`transmission`) | no | | in time |
+| failed in any other way, also one that nobody foresaw | unknown | | in time |
+| waiting while the producer failed for good or was closed | unknown | | at once |
+| stored by an earlier try, the broker does not say where (`nowhere`) | unknown | | at once |
 
 What passes (a leader that moves, too few replicas, a broken connection) is tried again by
 librdkafka until `producer` gives it up, in order and without duplicates; nobody else tries a record
@@ -24,10 +25,12 @@ Read by `producer`, which does the rest. Touches no network.
 
 from confluent_kafka import KafkaError
 
-from speech_lib.errors import Certainty, DeliveryError
+from speech_lib.errors import Certainty, DeliveryError, Refused
 from speech_lib.kafka import ClientConfig, KafkaSettings
 
-REFUSED_FOR_GOOD = frozenset(
+# A name with an underscore is the library's own error, and part of its public interface.
+# ruff: noqa: SLF001
+REFUSED_RECORD = frozenset(
     {
         KafkaError.MSG_SIZE_TOO_LARGE,
         KafkaError.RECORD_LIST_TOO_LARGE,
@@ -35,22 +38,35 @@ REFUSED_FOR_GOOD = frozenset(
         KafkaError.INVALID_RECORD,
         KafkaError.INVALID_TIMESTAMP,
         KafkaError.POLICY_VIOLATION,
-        KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
-        KafkaError.UNSUPPORTED_COMPRESSION_TYPE,
-        KafkaError.INVALID_REQUIRED_ACKS,
-        KafkaError.TOPIC_EXCEPTION,  # not a valid name
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  # underscored, and part of the public interface
-        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     }
 )
-"""What a broker, or the library before it, refuses whole and would refuse again."""
+"""Why a broker, or the library before it, refuses one record whole and would refuse it again."""
+
+REFUSED_TOPIC = frozenset(
+    {
+        KafkaError.TOPIC_EXCEPTION,  # not a valid name
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,  # made anew, with fewer partitions
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.INVALID_REQUIRED_ACKS,
+        KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+        KafkaError.UNSUPPORTED_COMPRESSION_TYPE,
+    }
+)
+"""Why every record of a topic is refused, until somebody changes the topic, rights or settings."""
 
 TIMED_OUT = "_MSG_TIMED_OUT"
-_GIVEN_UP = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
+_GIVEN_UP = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 """How librdkafka calls what `producer` gives up because it is overdue."""
+
+
+def refused(error: KafkaError) -> Refused | None:
+    """Say what is refused for good by an error; None where the same record may pass later."""
+    if error.code() in REFUSED_RECORD:
+        return "record"
+    return "topic" if error.code() in REFUSED_TOPIC else None
 
 
 def delivery_error(error: KafkaError, stored: Certainty) -> DeliveryError:
@@ -61,14 +77,14 @@ def delivery_error(error: KafkaError, stored: Certainty) -> DeliveryError:
         stored: What is known of the record apart from the error: `no` where it never left. A
             refusal says `no` in any case; a timeout or a broken connection says nothing.
     """
-    permanent = error.code() in REFUSED_FOR_GOOD
+    what = refused(error)
     reason = TIMED_OUT if error.code() in _GIVEN_UP else error.name()
-    return DeliveryError(stored="no" if permanent else stored, permanent=permanent, reason=reason)
+    return DeliveryError(stored="no" if what else stored, reason=reason, refused=what)
 
 
 def overdue() -> DeliveryError:
     """Say what it means that a record may have been sent, and was not confirmed in time."""
-    return DeliveryError(stored="unknown", permanent=False, reason=TIMED_OUT)
+    return DeliveryError(stored="unknown", reason=TIMED_OUT)
 
 
 def nowhere() -> DeliveryError:
@@ -77,7 +93,7 @@ def nowhere() -> DeliveryError:
     The broker has answered DUPLICATE_SEQUENCE_NUMBER: it has the record from an earlier try, too
     long ago to remember the offset. Nobody can be given a receipt for that.
     """
-    return DeliveryError(stored="unknown", permanent=False, reason="DUPLICATE_SEQUENCE_NUMBER")
+    return DeliveryError(stored="unknown", reason="DUPLICATE_SEQUENCE_NUMBER")
 
 
 def producer_config(

@@ -9,6 +9,9 @@ from typing import Literal
 
 Certainty = Literal["no", "unknown"]
 
+Refused = Literal["record", "topic"]
+"""What a refusal is about: this one record, or the topic and what this client may do with it."""
+
 
 class SpeechLibError(Exception):
     """Base of all errors of this package."""
@@ -73,12 +76,26 @@ class DeliveryError(SpeechLibError):
 
     Attributes:
         stored: `no` where the record is certainly not in the log, `unknown` where it may be.
-        permanent: Whether the same record would be refused again.
         reason: The name of the Kafka error, for example `MSG_SIZE_TOO_LARGE`.
+        refused: `record` where this record would be refused again, `topic` where every record
+            would be, until the topic or this client's rights change; None where it may pass.
     """
 
-    def __init__(self, *, stored: Certainty, permanent: bool, reason: str) -> None:
+    def __init__(
+        self,
+        *,
+        stored: Certainty,
+        reason: str,
+        refused: Refused | None = None,
+        permanent: bool = False,
+    ) -> None:
         super().__init__(f"the record was not confirmed (stored: {stored}): {reason}")
         self.stored: Certainty = stored
-        self.permanent = permanent
         self.reason = reason
+        # `permanent` is what callers said before `refused`; it goes when none is left.
+        self.refused: Refused | None = refused or ("record" if permanent else None)
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the same record would be refused again, as things are."""
+        return self.refused is not None

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from speech_lib.delivery import REFUSED_FOR_GOOD, delivery_error, nowhere, overdue
+from speech_lib.delivery import delivery_error, nowhere, overdue, refused
 from speech_lib.errors import Certainty, DeliveryError
 from speech_lib.kafka import ClientConfig, client_logger
 from speech_lib.pending import Outcome, Pending
@@ -45,7 +45,7 @@ class _Reports:
         """Answer at once, or as soon as it is known whether the record may have left."""
         if error is None:
             self.pending.settle(future, _receipt(message))
-        elif error.code() in REFUSED_FOR_GOOD:
+        elif refused(error):
             self._fail(future, error, "unknown")
         else:
             self.transmissions.judge(mark, time.monotonic(), partial(self._fail, future, error))
@@ -73,7 +73,7 @@ class Generation:
         mark = self._marks[future] = self.reports.transmissions.mark()
         size = len(record.key) + len(record.value)
         if not self.pending.add(future, time.monotonic() + self._delivery_timeout, size):
-            raise DeliveryError(stored="no", permanent=False, reason="_DESTROY")
+            raise DeliveryError(stored="no", reason="_DESTROY")
         try:
             self.client.produce(
                 record.topic,
@@ -84,7 +84,7 @@ class Generation:
             )
         except BufferError:
             self.pending.forget(future)
-            raise DeliveryError(stored="no", permanent=False, reason="_QUEUE_FULL") from None
+            raise DeliveryError(stored="no", reason="_QUEUE_FULL") from None
         except KafkaException as refusal:
             self.pending.forget(future)
             self.trouble.note(refusal.args[0])
@@ -122,7 +122,7 @@ class Generation:
 
     def dispose(self, reason: str) -> None:
         """Give up: fail who still waits."""
-        self.pending.settle_all(DeliveryError(stored="unknown", permanent=False, reason=reason))
+        self.pending.settle_all(DeliveryError(stored="unknown", reason=reason))
         with suppress(KafkaException):
             _purge(self.client)
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException
 
-from speech_lib.delivery import REFUSED_FOR_GOOD, TIMED_OUT, producer_config
+from speech_lib.delivery import TIMED_OUT, producer_config, refused
 from speech_lib.errors import BrokerUnavailable, DeliveryError, TopicMissing
 from speech_lib.generation import Generation
 from speech_lib.kafka import KafkaSettings
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 def _require_topic(topic: str, error: KafkaError | None) -> None:
     if error is None:
         return
-    if error.code() in REFUSED_FOR_GOOD:
+    if refused(error):
         raise TopicMissing(topic, error.name())
     raise BrokerUnavailable(error.name())
 
@@ -109,7 +109,7 @@ class RecordProducer:
         generation = self._generation
         if generation is None or not self._accepting:
             reason = "_FATAL" if self._accepting else "_DESTROY"
-            raise DeliveryError(stored="no", permanent=False, reason=reason)
+            raise DeliveryError(stored="no", reason=reason)
         return generation.produce(record)
 
     def check(self, topic: str, timeout: float) -> None:

@@ -79,7 +79,7 @@ class FakeProducer:
     async def send(self, record: Record) -> Stored:
         """Store a record and return where it is."""
         if self._closed:
-            raise DeliveryError(stored="no", permanent=False, reason="_DESTROY")
+            raise DeliveryError(stored="no", reason="_DESTROY")
         await self.gate.wait()
         if self.errors:
             raise self.errors.pop(0)
