@@ -13,6 +13,8 @@ from speech_lib.errors import BrokerUnavailable
 from speech_lib.kafka import KafkaSettings
 from speech_lib.producer import RecordProducer
 from speech_lib.records import ReceivedRecord, Record, Stored
+from speech_lib.testing import foreign
+from speech_lib.testing.foreign import ForeignRecord
 from speech_lib.testing.mock_cluster import MockCluster
 
 OFFSET_COMMIT = 8
@@ -199,6 +201,27 @@ def test_a_record_with_nothing_in_it_is_a_record(cluster):
     assert records == [
         ReceivedRecord("t", 0, offset, b"", b"", headers[offset], records[offset].timestamp_ms)
         for offset in range(2)
+    ]
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", "ü".encode()[:1], b"good\xff"])
+def test_a_record_whose_headers_cannot_be_read_is_a_record(cluster, name):
+    """Kafka permits any bytes as a name; what can be read comes whole, as do those behind it."""
+    servers = cluster.bootstrap_servers
+    good = ForeignRecord(b"good", headers=[(b"", b"no name"), (b"a", None)])
+    bad = ForeignRecord(b"bad", b"key", [(b"a", b"1"), (name, b"2")])
+    # Many: Python calls a function that it has called often in another way.
+    written = [good] * 20 + [bad, good] * 5
+    for record in written:
+        foreign.store(servers, "t", record)
+    with consumer(servers, "t") as member:
+        found = read([member], count(len(written)))
+    headers = {"": "no name", "a": ""}
+    assert found == [
+        ReceivedRecord("t", 0, at, b"", b"good", headers, found[at].timestamp_ms)
+        if record is good
+        else ReceivedRecord("t", 0, at, b"key", b"bad", {}, found[at].timestamp_ms, False)
+        for at, record in enumerate(written)
     ]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from dataclasses import replace
 
 import pytest
 from speech_asr.engine import Recognition
@@ -245,6 +246,25 @@ def test_a_dead_letter_is_the_record_as_it_came_with_its_reason():
         "outcome": "dead_letter",
         "reason": "not_avro",
     }
+    assert scene.broker.records(TEXT) == ()
+
+
+def test_a_record_whose_headers_cannot_be_read_is_a_dead_letter_without_them(event):
+    """Even if its value is an utterance: nobody could tell where it came from."""
+    scene = Scene()
+    record = replace(scene.put(event), headers={}, headers_readable=False)
+    (line,) = scene.handle(record)
+    (letter,) = scene.broker.records(DEAD)
+    assert (letter.key, letter.value, letter.headers) == (
+        record.key,
+        record.value,
+        {
+            "dlq_reason": "unreadable_headers",
+            "dlq_partition": "0",
+            "dlq_offset": str(record.offset),
+        },
+    )
+    assert (line["outcome"], line["reason"]) == ("dead_letter", "unreadable_headers")
     assert scene.broker.records(TEXT) == ()
 
 

@@ -7,6 +7,7 @@ every record at least once.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from operator import methodcaller
 from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -141,22 +142,36 @@ class RecordConsumer:
 
 
 def received(message: Message) -> ReceivedRecord:
-    """Return a message of the client library as a value of ours."""
+    """Return a message of the client library as a value of ours, whatever its writer put in."""
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None and partition is not None and offset is not None  # noqa: S101, PT018
+    headers = _headers(message)
     return ReceivedRecord(
         topic=topic,
         partition=partition,
         offset=offset,
         key=message.key() or b"",
         value=message.value() or b"",
-        headers=_texts(message.headers()),
+        headers=headers or {},
         timestamp_ms=message.timestamp()[1],
+        headers_readable=headers is not None,
     )
 
 
-def _texts(headers: object) -> dict[str, str]:
-    pairs = cast("list[tuple[str, bytes | None]]", headers or [])  # what is read has this form
+# For a name that is not UTF-8 the library sets an exception, and returns a list with holes all the
+# same. Python's own call of a method does not notice that once it is specialised (after some eight
+# calls), and who touches a hole may crash the process. A call from C always looks, so this is one.
+# Ask a message once only: its next answer is the list with the holes.
+_headers_of = methodcaller("headers")
+
+
+def _headers(message: Message) -> dict[str, str] | None:
+    """Return the headers, or None where the client library cannot give them."""
+    try:
+        found = _headers_of(message)
+    except (SystemError, UnicodeError):  # a name that is not UTF-8 raises one or the other
+        return None
+    pairs = cast("list[tuple[str, bytes | None]]", found or [])  # what is read has this form
     return {name: (value or b"").decode(errors="replace") for name, value in pairs}
 
 

@@ -48,6 +48,8 @@ class ReceivedRecord:
             bytes replaced.
         timestamp_ms: Milliseconds since the epoch by the writer's or the broker's clock, -1 where
             the record has no time.
+        headers_readable: False where the name of a header is not UTF-8, which Kafka permits; then
+            there are no `headers`.
     """
 
     topic: str
@@ -57,3 +59,4 @@ class ReceivedRecord:
     value: bytes = field(repr=False)
     headers: Mapping[str, str]
     timestamp_ms: int
+    headers_readable: bool = True

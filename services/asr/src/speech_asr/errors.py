@@ -10,6 +10,8 @@ from enum import StrEnum
 class Reason(StrEnum):
     """Why a record went to the dead-letter topic: the header `dlq_reason`, a label of metrics."""
 
+    UNREADABLE_HEADERS = "unreadable_headers"
+    """The name of a header is not UTF-8, so none of the headers can be read."""
     NOT_AVRO = "not_avro"
     """The value is not in the Confluent wire format, or its body is not what its schema says."""
     UNKNOWN_SCHEMA = "unknown_schema"

@@ -99,6 +99,8 @@ class Handler:
         return None
 
     async def _recognise(self, record: ReceivedRecord, trace: Trace) -> None:
+        if not record.headers_readable:
+            raise Unprocessable(Reason.UNREADABLE_HEADERS)
         utterance = await self._read(record)
         began_ns, audio_seconds = time.time_ns(), duration_s(utterance.samples)
         recognition, seconds = await self._recogniser.recognise(utterance.samples)
