@@ -225,35 +225,20 @@ def test_a_record_whose_headers_cannot_be_read_is_a_record(cluster, name):
     ]
 
 
-def test_a_paused_partition_gives_nothing_until_it_is_resumed(cluster):
-    """The others go on; what was stored meanwhile comes after."""
+def test_who_wants_no_record_gets_none_and_loses_none(cluster):
+    """Its partitions come all the same, and what is stored meanwhile comes with the next call."""
     servers = cluster.bootstrap_servers
-    with consumer(servers, "t") as member:
-        plain = Producer({"bootstrap.servers": servers})
-        for partition in range(2):
-            plain.produce("t", b"first", partition=partition)
-        plain.flush(10)
-        read([member], count(2))
-        member.pause(frozenset({("t", 0)}))
-        for partition in range(2):
-            plain.produce("t", b"second", partition=partition)
-        plain.flush(10)
-        assert [(each.partition, each.value) for each in read([member], count(1))] == [
-            (1, b"second")
-        ]
-        assert member.poll(0.5) == []
-        member.resume(frozenset({("t", 0)}))
-        assert [(each.partition, each.value) for each in read([member], count(1))] == [
-            (0, b"second")
-        ]
-
-
-def test_a_partition_of_others_is_not_paused(cluster):
-    """It is ignored: the partition may have been lost a moment ago."""
-    store(cluster.bootstrap_servers, Record("t", b"key", b"1"))
-    with consumer(cluster.bootstrap_servers, "t") as member:
-        member.pause(frozenset({("t", 7)}))
-        assert [each.value for each in read([member], count(1))] == [b"1"]
+    values = [b"first", b"second"]
+    store(servers, Record("t", b"key", values[0]))
+    mine: set[tuple[str, int]] = set()
+    with consumer(servers, "t", on_assign=mine.update) as member:
+        deadline = time.monotonic() + 20
+        while len(mine) < 2:
+            assert time.monotonic() < deadline
+            assert member.poll(0.1, max_records=0) == []
+        store(servers, Record("t", b"key", values[1]))
+        assert [member.poll(0.2, max_records=0) for _ in range(5)] == [[]] * 5
+        assert [each.value for each in read([member], count(2))] == values
 
 
 def test_a_commit_is_stored(cluster):

@@ -129,15 +129,14 @@ def test_group_goes_on_where_it_committed() -> None:
     assert broker.committed["g"] == {PARTITION: 1}
 
 
-def test_paused_partition_gives_nothing() -> None:
-    """Until it is resumed; nothing is lost."""
+def test_who_wants_no_record_gets_none() -> None:
+    """The group is served all the same, and nothing is lost."""
     broker = FakeBroker()
     broker.append(record())
-    reader = consumer(broker)
-    reader.pause(frozenset({PARTITION}))
-    while_paused = reader.poll(0)
-    reader.resume(frozenset({PARTITION}))
-    assert (while_paused, [r.offset for r in reader.poll(0)]) == ([], [0])
+    gained: list[object] = []
+    reader = consumer(broker, on_assign=gained.append)
+    assert (reader.poll(0, 0), gained) == ([], [frozenset({PARTITION})])
+    assert [r.offset for r in reader.poll(0)] == [0]
 
 
 def test_registry_keeps_the_rules_of_the_real_one() -> None:

@@ -32,8 +32,9 @@ class ScriptedRecogniser:
         self.outcome = outcome
         self.samples = []
 
-    async def recognise(self, samples):
+    async def recognise(self, samples, on_begun):
         self.samples.append(samples)
+        on_begun()
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome, 0.5

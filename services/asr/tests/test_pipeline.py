@@ -14,10 +14,18 @@ TOPIC, GROUP = "audio", "asr"
 
 
 class Work:
-    """Stands for the way of an utterance: it ends when the test says so."""
+    """Stands for the way of an utterance: it ends when the test says so.
+
+    Attributes:
+        begun: The offsets in the order in which they came.
+        cancelled: Those that were dropped before their end.
+        without_worker: Those that wait for a worker.
+    """
 
     def __init__(self):
         self.begun = []
+        self.cancelled = []
+        self.without_worker = set()
         self.most = 0
         self._gates = {}
         self._running = 0
@@ -25,12 +33,17 @@ class Work:
     def gate(self, offset):
         return self._gates.setdefault(offset, asyncio.Event())
 
-    async def __call__(self, record):
+    async def __call__(self, record, on_begun):
         self.begun.append(record.offset)
+        if record.offset not in self.without_worker:
+            on_begun()
         self._running += 1
         self.most = max(self.most, self._running)
         try:
             await self.gate(record.offset).wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(record.offset)
+            raise
         finally:
             self._running -= 1
 
@@ -51,12 +64,14 @@ class Scene:
         self.signals = StopSignals()
         self.consumers = []
         self.metrics = Metrics()
+        self.reports = []
         self._consumer = consumer
         self.pipeline = Pipeline(
             self._open,
             self.work,
             capacity=capacity,
             metrics=self.metrics,
+            report=lambda *report: self.reports.append(report),
             drain_seconds=drain_seconds,
         )
         for _ in range(records):
@@ -78,12 +93,13 @@ class Scene:
 
 
 class CountingConsumer(MeasuredFake):
-    """Tells how often it was polled."""
+    """Tells how often it was polled, and for how many records."""
 
     polls = 0
 
     def poll(self, timeout, max_records=16):
         self.polls += 1
+        self.asked = [*getattr(self, "asked", []), max_records]
         return super().poll(timeout, max_records)
 
 
@@ -140,6 +156,50 @@ def test_only_so_many_are_in_hand():
     scene = Scene(10, capacity=3)
     play(scene, script)
     assert scene.work.most == 3
+
+
+def test_whoever_has_enough_to_do_does_not_poll_for_nothing():
+    """That would throw away what was fetched ahead, which is then fetched with every record."""
+
+    async def script(scene):
+        await until(lambda: len(scene.work.begun) == 2)
+        for offset in range(9):
+            scene.finish(offset)
+            await until(lambda offset=offset: scene.committed == offset + 1)
+        assert 0 not in scene.consumers[0].asked
+        scene.finish(9)
+        scene.signals.receive()
+
+    play(Scene(10, capacity=2, consumer=CountingConsumer), script)
+
+
+def test_whoever_has_enough_to_do_serves_the_group_all_the_same():
+    """Others wait for the partitions that they are to get; it takes no record meanwhile."""
+
+    async def script(scene):
+        await until(lambda: scene.consumers and 0 in getattr(scene.consumers[0], "asked", []))
+        assert scene.work.begun == [0, 1]
+        scene.finish(*range(10))
+        await until(lambda: scene.committed == 10)
+        scene.signals.receive()
+
+    play(Scene(10, capacity=2, consumer=CountingConsumer), script)
+
+
+def test_whether_it_reads_is_told_when_it_changes():
+    """Why not, as soon as it is known, and that it does again."""
+
+    async def script(scene):
+        await until(lambda: scene.reports == [(True, "")])
+        scene.consumers[0].trouble = "GROUP_AUTHORIZATION_FAILED"
+        await until(lambda: len(scene.reports) == 2)
+        scene.consumers[0].trouble = ""
+        await until(lambda: len(scene.reports) == 3)
+        scene.signals.receive()
+
+    scene = Scene(0)
+    play(scene, script)
+    assert scene.reports == [(True, ""), (False, "GROUP_AUTHORIZATION_FAILED"), (True, "")]
 
 
 def test_what_waits_unread_can_be_seen_until_the_partition_is_given_up():
@@ -237,6 +297,24 @@ def test_what_ends_after_its_partition_was_lost_is_not_committed():
     assert scene.committed == 1
 
 
+def test_what_waits_for_a_worker_is_dropped_with_its_partition():
+    """Whoever has the partition now recognises it; what a worker has is brought to its end."""
+
+    async def script(scene):
+        await until(lambda: len(scene.work.begun) == 4)
+        scene.consumers[0].for_good = scene.consumers[0].losing = True
+        await until(lambda: len(scene.work.cancelled) == 2)
+        await some_turns(scene)
+        assert scene.metrics.registry.get_sample_value("speech_asr_utterances_in_hand") == 2
+        scene.finish(0, 1)
+        scene.signals.receive()
+
+    scene = Scene(4, capacity=8, consumer=LosingConsumer)
+    scene.work.without_worker = {2, 3}
+    play(scene, script)
+    assert sorted(scene.work.cancelled) == [2, 3]
+
+
 def test_what_is_in_hand_of_a_lost_partition_is_done_again():
     """Whoever takes it over starts at the last commit, and only what is done there counts."""
 
@@ -276,7 +354,9 @@ def test_a_consumer_that_fails_for_good_is_replaced():
         await until(lambda: scene.committed == 2)
         scene.signals.receive()
 
-    play(Scene(2, consumer=BreakingConsumer), script)
+    scene = Scene(2, consumer=BreakingConsumer)
+    play(scene, script)
+    assert [*scene.reports[:2], scene.reports[-1]] == [(True, ""), (False, "_FATAL"), (True, "")]
 
 
 class RefusingConsumer(MeasuredFake):
@@ -305,7 +385,7 @@ def test_a_commit_that_fails_is_made_up_for():
 def test_a_defect_in_the_handling_ends_the_service():
     """Going on would leave the partition uncommitted for good, and nobody would know."""
 
-    async def broken(record):
+    async def broken(record, on_begun):
         raise ZeroDivisionError
 
     scene = Scene(1)

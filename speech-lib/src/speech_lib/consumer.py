@@ -6,6 +6,7 @@ every record at least once.
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from operator import methodcaller
 from typing import cast
@@ -14,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from speech_lib.errors import BrokerUnavailable
 from speech_lib.kafka import MAX_RECORD_BYTES, ClientConfig, KafkaSettings, client_logger
+from speech_lib.membership import Membership
 from speech_lib.records import ReceivedRecord
 
 _log = logging.getLogger(__name__)
@@ -37,7 +39,8 @@ def consumer_config(kafka: KafkaSettings, *, group_id: str, client_id: str) -> C
         "partition.assignment.strategy": "cooperative-sticky",
         # The partitions of a member that was killed go to others after this.
         "session.timeout.ms": 10_000,
-        "heartbeat.interval.ms": 3_000,
+        # A member learns from a heartbeat that others have come or gone.
+        "heartbeat.interval.ms": 2_000,
         # A recogniser may take long for what it has; that it lives is told by heartbeats.
         "max.poll.interval.ms": 600_000,
         # What is fetched ahead stays within a few of the largest records.
@@ -50,6 +53,20 @@ def consumer_config(kafka: KafkaSettings, *, group_id: str, client_id: str) -> C
         "allow.auto.create.topics": False,
         "topic.metadata.refresh.interval.ms": 5_000,
     }
+
+
+_READ_AHEAD: ClientConfig = {
+    # Little, as others may get the partitions; a record that is larger is fetched all the same
+    # (KIP-74).
+    "max.partition.fetch.bytes": 256 * 1024,
+    "fetch.max.bytes": MAX_RECORD_BYTES,
+    "queued.max.messages.kbytes": 2 * 1024,
+    # So small a queue is empty long before the default of a second is over.
+    "fetch.queue.backoff.ms": 50,
+    # The end of a partition tells that it may be read, where there is nothing to read.
+    "enable.partition.eof": True,
+}
+_ASK_AGAIN_SECONDS = 2.0
 
 
 def _ignore(_: Partitions) -> None:
@@ -68,6 +85,7 @@ class RecordConsumer:
         on_revoke: Called with those that it loses: work on them must be forgotten, because another
             member starts at the last commit. What is done can still be committed during the call,
             unless the group has already given them away.
+        client_options: Further settings of librdkafka, as for a measurement.
 
     Both are called by the thread that polls, during `poll` or `close`; they must not raise. The
     caller owes one `close`.
@@ -82,30 +100,45 @@ class RecordConsumer:
         client_id: str,
         on_assign: OnPartitions = _ignore,
         on_revoke: OnPartitions = _ignore,
+        client_options: ClientConfig | None = None,
     ) -> None:
         config = consumer_config(kafka, group_id=group_id, client_id=client_id)
+        config |= {**_READ_AHEAD, **(client_options or {})}
+        self._on_assign, self._on_revoke = on_assign, on_revoke
+        self._membership = Membership()
+        self._early: list[ReceivedRecord] = []
+        """Read where none was asked for: of a partition that came during such a call."""
+        self._paused: Partitions = frozenset()
+        self._ask_again_at = 0.0
         self._client = Consumer(config, logger=client_logger("consumer"))
         self._client.subscribe(
-            list(topics),
-            on_assign=lambda _, partitions: on_assign(_pairs(partitions)),
-            on_revoke=lambda _, partitions: on_revoke(_pairs(partitions)),
-            on_lost=lambda _, partitions: on_revoke(_pairs(partitions)),
+            list(topics), on_assign=self._gain, on_revoke=self._lose, on_lost=self._lose
         )
+
+    @property
+    def trouble(self) -> str:
+        """Why this member reads nothing, as of the last poll; empty where it is well.
+
+        See `Membership.trouble`.
+        """
+        return self._membership.trouble
 
     def poll(self, timeout: float, max_records: int = 16) -> list[ReceivedRecord]:
         """Return what there is, at once if there is something; else wait `timeout` seconds. Blocks.
 
-        Call it at least every ten minutes, or the group gives the partitions to others.
+        Changes of the group's partitions are served here alone: call it every second or so, and at
+        least every ten minutes, or the group gives the partitions to others. With 0 for
+        `max_records` it does only that; what was fetched ahead is thrown away then, and is fetched
+        again with the next call for records.
 
         Raises:
             BrokerUnavailable: This consumer can never read again; build a new one.
         """
-        first = self._client.poll(timeout)
-        if first is None:
-            return []
-        # Without the first, `consume` would wait for the whole timeout to fill its list.
-        rest = self._client.consume(max_records - 1, 0) if max_records > 1 else []
-        return [received(message) for message in (first, *rest) if not _reports_error(message)]
+        self._fetch(wanted=max_records > 0)
+        if not self._early or max_records == 0:
+            self._early += self._read(timeout, max_records)
+        found, self._early = self._early[:max_records], self._early[max_records:]
+        return found
 
     def commit(self, next_offsets: Mapping[Partition, int]) -> None:
         """Store, for each partition, the offset of the next record to read. Blocks.
@@ -125,20 +158,63 @@ class RecordConsumer:
             if answer.error is not None:
                 raise BrokerUnavailable(answer.error.name())
 
-    def pause(self, partitions: Partitions) -> None:
-        """Fetch no more of these partitions; the consumer stays a member of its group.
-
-        Those that are not this member's are ignored.
-        """
-        self._client.pause([TopicPartition(*of) for of in sorted(partitions)])
-
-    def resume(self, partitions: Partitions) -> None:
-        """Fetch of these partitions again; those that are not this member's are ignored."""
-        self._client.resume([TopicPartition(*of) for of in sorted(partitions)])
-
     def close(self) -> None:
         """Leave the group, so that others get the partitions at once. Blocks for some seconds."""
         self._client.close()
+
+    def _read(self, timeout: float, max_records: int) -> list[ReceivedRecord]:
+        deadline = time.monotonic() + timeout
+        while (first := self._client.poll(max(0.0, deadline - time.monotonic()))) is not None:
+            # Without the first, `consume` would wait for the whole timeout to fill its list.
+            rest = self._client.consume(max_records - 1, 0) if max_records > 1 else []
+            if records := [received(each) for each in (first, *rest) if self._is_record(each)]:
+                return records
+        return []
+
+    def _is_record(self, message: Message) -> bool:
+        """Tell a record from a report; note what is reported, raise what cannot be mended."""
+        error = message.error()
+        if error is None or error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # public
+            self._membership.read(message.topic())
+            return error is None
+        if error.fatal():
+            raise BrokerUnavailable(error.name())
+        _log.warning("consumer: %s", error.name())
+        self._membership.failed(error.name(), message.topic())
+        self._ask_again_at = time.monotonic() + _ASK_AGAIN_SECONDS
+        return False
+
+    def _fetch(self, *, wanted: bool) -> None:
+        """Fetch, or stop fetching; partitions that have come meanwhile are treated alike."""
+        if not wanted:
+            self._pause(_pairs(self._client.assignment()) - self._paused)
+            return
+        if self._membership.topic_fails and time.monotonic() >= self._ask_again_at:
+            # librdkafka does not tell that a topic may be read again. Who pauses and goes on is
+            # told anew: of the error, of the end, or of a record.
+            self._ask_again_at = time.monotonic() + _ASK_AGAIN_SECONDS
+            self._pause(_pairs(self._client.assignment()))
+        if self._paused:
+            self._resume(_pairs(self._client.assignment()) & self._paused)
+
+    def _pause(self, partitions: Partitions) -> None:
+        if partitions:
+            self._client.pause([TopicPartition(*of) for of in sorted(partitions)])
+        self._paused |= partitions
+
+    def _resume(self, partitions: Partitions) -> None:
+        if partitions:
+            self._client.resume([TopicPartition(*of) for of in sorted(partitions)])
+        self._paused -= partitions
+
+    def _gain(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        self._membership.assigned()
+        self._on_assign(_pairs(partitions))
+
+    def _lose(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        lost = _pairs(partitions)
+        self._early = [each for each in self._early if (each.topic, each.partition) not in lost]
+        self._on_revoke(lost)
 
 
 def received(message: Message) -> ReceivedRecord:
@@ -177,15 +253,3 @@ def _headers(message: Message) -> dict[str, str] | None:
 
 def _pairs(partitions: Sequence[TopicPartition]) -> Partitions:
     return frozenset((each.topic, each.partition) for each in partitions)
-
-
-def _reports_error(message: Message) -> bool:
-    """Tell whether a message is a report and no record; log it, raise what cannot be mended."""
-    error = message.error()
-    if error is None:
-        return False
-    if error.fatal():
-        raise BrokerUnavailable(error.name())
-    if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # part of the public interface
-        _log.warning("consumer: %s", error.name())
-    return True

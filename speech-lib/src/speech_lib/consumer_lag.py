@@ -1,7 +1,7 @@
 """A consumer that also knows how far behind it is. Built by the recogniser's `__main__`.
 
 Told from what the brokers said with the last records that they sent, which costs no request. Where
-a partition is paused because there is enough to do, that is as old as the pause.
+nothing is fetched because there is enough to do, that is as old as the last fetch.
 """
 
 from typing import Any

@@ -61,11 +61,15 @@ async def run(settings: AsrSettings, signals: StopSignals) -> None:
     """
     clock = asyncio.get_running_loop().time
     metrics = Metrics()
-    health = Health(("recogniser", "broker", "schema", *Condition), clock())
+    health = Health(("recogniser", "broker", "schema", *Condition, "group"), clock())
     metrics.watch(lambda: health.ready)
+    announced = asyncio.Event()
 
     def report(condition: str, ok: bool, reason: str = "") -> None:  # noqa: FBT001
         health.set(condition, ok, reason, now=clock())
+        if health.ready and not announced.is_set():
+            announced.set()
+            _log.info("ready")
 
     async with AsyncExitStack() as stack:
         spans = open_spans(settings.otlp(), service=CLIENT_ID, version=__version__)
@@ -75,7 +79,6 @@ async def run(settings: AsrSettings, signals: StopSignals) -> None:
         in_background(_announce_drain(signals, health, clock), stack)
         parts = await _start(settings, metrics, report, signals, stack)
         if parts is not None:
-            _log.info("ready")
             traces = Traces(spans, settings.asr_group_id)
             await _pipeline(settings, parts, metrics, report, traces).run(signals)
     _log.info("stopped")
@@ -194,6 +197,7 @@ def _pipeline(
         handler.handle,
         capacity=settings.asr_workers * _IN_HAND_PER_WORKER,
         metrics=metrics,
+        report=partial(report, "group"),
     )
 
 

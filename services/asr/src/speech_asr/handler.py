@@ -5,6 +5,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,7 +33,9 @@ _log = get_logger(__name__)
 class Recogniser(Protocol):
     """What turns samples into words (`speech_asr.pool.RecogniserPool`)."""
 
-    async def recognise(self, samples: bytes) -> tuple[Recognition, float]:
+    async def recognise(
+        self, samples: bytes, on_begun: Callable[[], None]
+    ) -> tuple[Recognition, float]:
         """Return what was heard and the seconds it took, or raise `Unprocessable`."""
         ...
 
@@ -79,18 +82,29 @@ class Handler:
         self._metrics = metrics
         self._traces = traces
 
-    async def handle(self, record: ReceivedRecord) -> None:
-        """Return when the result of a record is stored; when cancelled, it may be stored or not."""
+    async def handle(
+        self, record: ReceivedRecord, on_begun: Callable[[], None] = lambda: None
+    ) -> None:
+        """Return when the result of a record is stored; when cancelled, it may be stored or not.
+
+        Args:
+            record: What was read.
+            on_begun: Called when it has a worker, or needs none. Before that nothing is lost by
+                cancelling, and nothing stored.
+        """
         trace = self._traces.begin(record)
-        reason = await self._recognise_or_refuse(record, trace)
+        reason = await self._recognise_or_refuse(record, trace, on_begun)
         if reason is not None:
+            on_begun()
             await self._bury(record, reason, trace)
         trace.end(reason.value if reason else None)
 
-    async def _recognise_or_refuse(self, record: ReceivedRecord, trace: Trace) -> Reason | None:
+    async def _recognise_or_refuse(
+        self, record: ReceivedRecord, trace: Trace, on_begun: Callable[[], None]
+    ) -> Reason | None:
         """Return why there is no text; nothing where there is one."""
         try:
-            await self._recognise(record, trace)
+            await self._recognise(record, trace, on_begun)
         except Unprocessable as refusal:
             return refusal.reason
         except Exception:  # noqa: BLE001 - a defect must not stop a partition for good
@@ -98,12 +112,14 @@ class Handler:
             return Reason.INTERNAL_ERROR
         return None
 
-    async def _recognise(self, record: ReceivedRecord, trace: Trace) -> None:
+    async def _recognise(
+        self, record: ReceivedRecord, trace: Trace, on_begun: Callable[[], None]
+    ) -> None:
         if not record.headers_readable:
             raise Unprocessable(Reason.UNREADABLE_HEADERS)
         utterance = await self._read(record)
         began_ns, audio_seconds = time.time_ns(), duration_s(utterance.samples)
-        recognition, seconds = await self._recogniser.recognise(utterance.samples)
+        recognition, seconds = await self._recogniser.recognise(utterance.samples, on_begun)
         trace.recognised(began_ns, seconds, audio_seconds)
         context = trace.child()
         text = self._text(utterance, recognition, trace.fetched_ms, context)

@@ -1,13 +1,17 @@
 """Keep the workers busy with records and commit what is done: the loop of the service.
 
 `__main__` runs it. The consumer blocks, so each of its calls runs in a thread; between two calls
-the loop starts what was read and commits what is stored. Only so many records are in hand at once:
-at the limit the partitions are paused, and polled all the same, because that is how the consumer
-learns of changes in its group.
+the loop starts what was read and commits what is stored. Only so many records are in hand at once.
+At the limit it waits for one to end without a poll, because a poll for nothing throws away what was
+fetched ahead; after a second it polls all the same, because that is how the consumer learns of
+changes in its group.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from speech_lib.errors import BrokerUnavailable
@@ -20,6 +24,8 @@ from speech_asr.offsets import OffsetTracker, Partition
 DRAIN_SECONDS = 20.0
 """What recognitions in hand get to end after the first signal; what does not is done again."""
 _POLL_SECONDS = 0.1
+_UNPOLLED_SECONDS = 1.0
+"""How long a change of the group may wait to be served."""
 _REOPEN_SECONDS = 1.0
 _LAG_EVERY_SECONDS = 1.0
 
@@ -31,20 +37,17 @@ _log = get_logger(__name__)
 class Consumer(Protocol):
     """A member of a consumer group (`speech_lib.consumer_lag.MeasuredConsumer`); all block."""
 
+    @property
+    def trouble(self) -> str:
+        """Why it reads nothing, as of the last poll; empty where it is well."""
+        ...
+
     def poll(self, timeout: float, max_records: int = ...) -> list[ReceivedRecord]:
-        """Return records, waiting for the first one."""
+        """Return records, waiting for the first one; with a maximum of 0 only serve the group."""
         ...
 
     def commit(self, next_offsets: Mapping[Partition, int]) -> None:
         """Store the next offset of partitions."""
-        ...
-
-    def pause(self, partitions: Partitions) -> None:
-        """Fetch no more of these partitions."""
-        ...
-
-    def resume(self, partitions: Partitions) -> None:
-        """Fetch these partitions again."""
         ...
 
     def lags(self) -> Mapping[Partition, int]:
@@ -65,6 +68,23 @@ class Stop(Protocol):
 
 OpenConsumer = Callable[[OnPartitions, OnPartitions], Consumer]
 """Joins the group; takes what to call for partitions gained, and for partitions lost."""
+Handle = Callable[[ReceivedRecord, Callable[[], None]], Awaitable[None]]
+"""Brings a record to its end. Calls its second argument when work on it has begun, which is worth
+ending even if its partition is lost; a return means that its result is stored."""
+Report = Callable[[bool, str], None]
+"""Takes whether this service reads as a member of its group, and if not, why."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A record in hand."""
+
+    partition: Partition
+    begun: bool = False
+
+    def begin(self) -> None:
+        """Note that work on it has begun."""
+        self.begun = True
 
 
 class _Member:
@@ -73,16 +93,20 @@ class _Member:
     The methods that block run in a thread, one at a time.
     """
 
-    def __init__(self, open_consumer: OpenConsumer) -> None:
+    def __init__(self, open_consumer: OpenConsumer, on_lost: OnPartitions) -> None:
         self.tracker = OffsetTracker()
-        self._paused: Partitions = frozenset()
+        self._on_lost = on_lost
         self._commit_failing = False
         self._consumer = open_consumer(self.tracker.assign, self._give_up)
 
+    @property
+    def trouble(self) -> str:
+        """Why it reads nothing; empty where it is well."""
+        return self._consumer.trouble
+
     def poll(self, room: int) -> list[ReceivedRecord]:
         """Return at most `room` records that this member may work on. Blocks."""
-        self._regulate(wanted=room > 0)
-        found = self._consumer.poll(_POLL_SECONDS, max(room, 1))
+        found = self._consumer.poll(_POLL_SECONDS, room)
         return [r for r in found if self.tracker.begin((r.topic, r.partition), r.offset)]
 
     def commit(self) -> None:
@@ -109,21 +133,16 @@ class _Member:
         self.commit()
         self._consumer.close()
 
-    def _regulate(self, *, wanted: bool) -> None:
-        """Pause or resume; partitions that were assigned meanwhile are treated like the others."""
-        assigned = self.tracker.assigned
-        paused = frozenset() if wanted else assigned
-        if resumed := (self._paused & assigned) - paused:
-            self._consumer.resume(resumed)
-        if stopped := paused - self._paused:
-            self._consumer.pause(stopped)
-        self._paused = paused
-
     def _give_up(self, partitions: Partitions) -> None:
         """Commit what is stored while these partitions are still ours, then forget them."""
         self.commit()
         self.tracker.forget(partitions)
-        self._paused -= partitions
+        self._on_lost(partitions)
+
+
+def _soon(loop: asyncio.AbstractEventLoop, drop: OnPartitions, partitions: Partitions) -> None:
+    """Have the loop drop what is in hand of partitions; called on the thread that polls."""
+    loop.call_soon_threadsafe(drop, partitions)
 
 
 class Pipeline:
@@ -131,26 +150,31 @@ class Pipeline:
 
     Args:
         open_consumer: Joins the group.
-        handle: Brings one record to its end; a return means that its result is stored.
+        handle: Brings one record to its end.
         capacity: The largest number of records in hand.
         metrics: Where the number of those is shown, and that of the records that wait.
+        report: Told when it becomes another whether this service reads.
         drain_seconds: What those in hand get to end when the service stops.
     """
 
     def __init__(
         self,
         open_consumer: OpenConsumer,
-        handle: Callable[[ReceivedRecord], Awaitable[None]],
+        handle: Handle,
         *,
         capacity: int,
         metrics: Metrics,
+        report: Report = lambda *_: None,
         drain_seconds: float = DRAIN_SECONDS,
     ) -> None:
         self._open_consumer = open_consumer
         self._handle = handle
         self._capacity = capacity
         self._drain_seconds = drain_seconds
-        self._in_hand: set[asyncio.Task[None]] = set()
+        self._in_hand: dict[asyncio.Task[None], _Job] = {}
+        self._ended_one = asyncio.Event()
+        self._report = report
+        self._trouble: str | None = None
         self._defect: BaseException | None = None
         self._metrics = metrics
         self._lag_due = 0.0
@@ -163,11 +187,14 @@ class Pipeline:
         done again by another member.
         """
         while not stop.drain.is_set():
-            member = await asyncio.to_thread(_Member, self._open_consumer)
+            loop = asyncio.get_running_loop()
+            on_lost = partial(_soon, loop, self._drop_waiting)
+            member = await asyncio.to_thread(_Member, self._open_consumer, on_lost)
             try:
                 await self._work(member, stop)
             except BrokerUnavailable as error:
                 _log.warning("consumer_replaced", reason=error.reason)
+                self._tell(error.reason)
                 await asyncio.sleep(_REOPEN_SECONDS)
             finally:
                 await self._drop()
@@ -176,7 +203,9 @@ class Pipeline:
 
     async def _work(self, member: _Member, stop: Stop) -> None:
         while not stop.drain.is_set():
-            await self._turn(member, room=self._capacity - len(self._in_hand))
+            room = self._capacity - len(self._in_hand)
+            if room > 0 or not await self._place_is_freed():
+                await self._turn(member, room=room)
         deadline = asyncio.get_running_loop().time() + self._drain_seconds
         while self._in_hand and not stop.now.is_set():
             if asyncio.get_running_loop().time() > deadline:
@@ -185,13 +214,31 @@ class Pipeline:
 
     async def _turn(self, member: _Member, *, room: int) -> None:
         for record in await asyncio.to_thread(member.poll, room):
-            task = asyncio.create_task(self._finish(member, record))
-            self._in_hand.add(task)
-            task.add_done_callback(self._ended)
+            self._start(member, record)
+        self._tell(member.trouble)
         await asyncio.to_thread(member.commit)
         await self._show_lag(member)
         if self._defect is not None:
             raise self._defect
+
+    async def _place_is_freed(self) -> bool:
+        """Wait for a record in hand to end, for as long as the group may do without a poll."""
+        self._ended_one.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_UNPOLLED_SECONDS):
+                await self._ended_one.wait()
+        return self._ended_one.is_set()
+
+    def _start(self, member: _Member, record: ReceivedRecord) -> None:
+        job = _Job((record.topic, record.partition))
+        task = asyncio.create_task(self._finish(member, record, job))
+        self._in_hand[task] = job
+        task.add_done_callback(self._ended)
+
+    def _tell(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._report(not trouble, trouble)
 
     async def _show_lag(self, member: _Member) -> None:
         now = asyncio.get_running_loop().time()
@@ -200,13 +247,20 @@ class Pipeline:
             self._metrics.show_lag(await asyncio.to_thread(member.lags))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._in_hand.discard(task)
+        del self._in_hand[task]
+        self._ended_one.set()
         if not task.cancelled():
             self._defect = self._defect or task.exception()
 
-    async def _finish(self, member: _Member, record: ReceivedRecord) -> None:
-        await self._handle(record)
+    async def _finish(self, member: _Member, record: ReceivedRecord, job: _Job) -> None:
+        await self._handle(record, job.begin)
         member.tracker.finish((record.topic, record.partition), record.offset)
+
+    def _drop_waiting(self, partitions: Partitions) -> None:
+        """Drop what no work has begun on: whoever has these partitions now does all of it."""
+        for task, job in self._in_hand.items():
+            if job.partition in partitions and not job.begun:
+                task.cancel()
 
     async def _drop(self) -> None:
         """Drop what is still in hand."""

@@ -124,16 +124,23 @@ class RecogniserPool:
         for each in self._workers:
             self._idle.put_nowait(each)
 
-    async def recognise(self, samples: bytes) -> tuple[Recognition, float]:
+    async def recognise(
+        self, samples: bytes, on_begun: Callable[[], None] = lambda: None
+    ) -> tuple[Recognition, float]:
         """Return what was said in one utterance, and the seconds that hearing it took.
 
         A worker that fails is replaced and the utterance tried once more. When cancelled, the
         worker still ends its utterance.
 
+        Args:
+            samples: The utterance.
+            on_begun: Called when a worker is free for it.
+
         Raises:
             Unprocessable: It failed again.
         """
         async with self._idle_worker() as one:
+            on_begun()
             for _ in range(_ATTEMPTS):
                 await _load_again(one)
                 try:

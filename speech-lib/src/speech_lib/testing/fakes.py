@@ -2,7 +2,7 @@
 
 `FakeBroker` is the log between `FakeProducer` and `FakeConsumer`. They obey the same rules as the
 real ones where a service leans on them: offsets count up, a committed group goes on from there, a
-paused partition gives nothing, a refused record is not in the log.
+refused record is not in the log.
 """
 
 import asyncio
@@ -96,7 +96,11 @@ class FakeProducer:
 
 
 class FakeConsumer:
-    """Reads topics of a `FakeBroker` as the only member of its group."""
+    """Reads topics of a `FakeBroker` as the only member of its group.
+
+    Attributes:
+        trouble: What a service asks before it calls itself ready.
+    """
 
     def __init__(
         self,
@@ -111,7 +115,7 @@ class FakeConsumer:
         self._committed = broker.committed[group_id]
         self._assigned: Partitions = frozenset((topic, 0) for topic in topics)
         self._next: dict[Partition, int] = {}
-        self._paused: Partitions = frozenset()
+        self.trouble = ""
         self._on_assign = on_assign
         self._on_revoke = on_revoke
 
@@ -121,7 +125,7 @@ class FakeConsumer:
             self._next = {of: self._committed.get(of, 0) for of in self._assigned}
             self._on_assign(self._assigned)
         found: list[ReceivedRecord] = []
-        for of in sorted(self._assigned - self._paused):
+        for of in sorted(self._assigned):
             records = self._broker.records(of[0])[self._next[of] :][: max_records - len(found)]
             self._next[of] += len(records)
             found += records
@@ -130,14 +134,6 @@ class FakeConsumer:
     def commit(self, next_offsets: Mapping[Partition, int]) -> None:
         """Store, for each partition, the offset of the next record to read."""
         self._committed.update(next_offsets)
-
-    def pause(self, partitions: Partitions) -> None:
-        """Give no more records of these partitions."""
-        self._paused |= partitions
-
-    def resume(self, partitions: Partitions) -> None:
-        """Give records of these partitions again."""
-        self._paused -= partitions
 
     def revoke(self) -> None:
         """Take all partitions away, as a rebalance does; the next poll starts at the commits."""
