@@ -163,7 +163,7 @@ def test_what_was_done_is_told_in_spans(event):
 def test_a_refused_text_and_its_dead_letter_are_told_in_spans(event):
     """What the broker refused is an error, as is the whole; the dead letter was sent well."""
     scene = Scene()
-    scene.errors = [DeliveryError(stored="no", permanent=True, reason="MSG_SIZE_TOO_LARGE")]
+    scene.errors = [DeliveryError(stored="no", refused="record", reason="MSG_SIZE_TOO_LARGE")]
     scene.handle(scene.put(event, traceparent=TRACEPARENT))
     assert spans(scene) == [
         ("process audio", None, "recognise", None),
@@ -273,7 +273,7 @@ def test_a_dead_letter_that_is_too_large_tells_where_the_record_lay():
     """Neither key nor headers of the record: any of them may be what makes it too large."""
     scene = Scene()
     record = scene.put_raw(b"none", correlation_id="c")
-    scene.errors = [DeliveryError(stored="no", permanent=True, reason="MSG_SIZE_TOO_LARGE")]
+    scene.errors = [DeliveryError(stored="no", refused="record", reason="MSG_SIZE_TOO_LARGE")]
     (line,) = scene.handle(record)
     (letter,) = scene.broker.records(DEAD)
     assert (letter.key, letter.value, letter.headers) == (
@@ -309,16 +309,25 @@ def test_what_goes_wrong_with_an_utterance_ends_in_a_dead_letter(event, outcome,
 def test_a_text_that_the_broker_refuses_for_good_ends_in_a_dead_letter(event):
     """The audio is kept, so that it can be recognised once the text may be written."""
     scene = Scene()
-    scene.errors = [DeliveryError(stored="no", permanent=True, reason="MSG_SIZE_TOO_LARGE")]
+    scene.errors = [DeliveryError(stored="no", refused="record", reason="MSG_SIZE_TOO_LARGE")]
     scene.handle(scene.put(event))
     assert scene.broker.records(TEXT) == ()
     assert [each.headers["dlq_reason"] for each in scene.broker.records(DEAD)] == ["result_refused"]
 
 
+def test_a_text_whose_topic_may_not_be_written_is_stored_when_it_may(event):
+    """The right to write is not the utterance's affair; its audio is not put aside."""
+    scene = Scene()
+    refusal = DeliveryError(stored="no", refused="topic", reason="TOPIC_AUTHORIZATION_FAILED")
+    scene.errors = [refusal, refusal]
+    scene.handle(scene.put(event))
+    assert (len(scene.broker.records(TEXT)), scene.broker.records(DEAD)) == (1, ())
+
+
 def test_a_text_that_cannot_be_stored_now_is_stored_later(event):
     """A broker that is away is no reason to bury an utterance."""
     scene = Scene()
-    scene.errors = [DeliveryError(stored="unknown", permanent=False, reason="_MSG_TIMED_OUT")]
+    scene.errors = [DeliveryError(stored="unknown", reason="_MSG_TIMED_OUT")]
     scene.handle(scene.put(event))
     assert (len(scene.broker.records(TEXT)), scene.broker.records(DEAD)) == (1, ())
 

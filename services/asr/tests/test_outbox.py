@@ -11,15 +11,15 @@ from speech_lib.records import Record
 from speech_lib.testing.fakes import FakeBroker, FakeProducer
 
 RECORD = Record("t", b"key", b"value", {"name": "text"})
-EMPTY = Record("t", b"", b"", {})
-LATER = DeliveryError(stored="unknown", permanent=False, reason="_MSG_TIMED_OUT")
-NEVER = DeliveryError(stored="no", permanent=True, reason="TOPIC_AUTHORIZATION_FAILED")
-TOO_LARGE = DeliveryError(stored="no", permanent=True, reason="MSG_SIZE_TOO_LARGE")
+LATER = DeliveryError(stored="unknown", reason="_MSG_TIMED_OUT")
+NO_RIGHT = DeliveryError(stored="no", refused="topic", reason="TOPIC_AUTHORIZATION_FAILED")
+INVALID = DeliveryError(stored="no", refused="record", reason="INVALID_RECORD")
+TOO_LARGE = DeliveryError(stored="no", refused="record", reason="MSG_SIZE_TOO_LARGE")
 
 
 def dead_letters(outbox):
     """Return what stores a record as a dead letter."""
-    return partial(outbox.store_dead_letter, empty=EMPTY)
+    return partial(outbox.store_dead_letter, empty=lambda why: Record("t", b"", why.encode()))
 
 
 def attempt(store, *errors):
@@ -52,30 +52,39 @@ def test_a_record_is_tried_until_the_broker_has_it(store, condition):
     )
 
 
-def test_a_text_that_is_refused_for_good_is_given_up():
+@pytest.mark.parametrize(
+    ("store", "condition"),
+    [(lambda box: box.store_text, "texts"), (dead_letters, "dead_letters")],
+    ids=["text", "dead letter"],
+)
+def test_a_topic_that_may_not_be_written_is_waited_for(store, condition):
+    """The record is as good as before: somebody has to permit it."""
+    assert attempt(store, NO_RIGHT, NO_RIGHT) == (
+        [b"value"],
+        [(condition, False, "TOPIC_AUTHORIZATION_FAILED")] * 2 + [(condition, True, "")],
+    )
+
+
+def test_a_text_that_is_refused_itself_is_given_up():
     """Another attempt would change nothing, and the partition has to move on."""
-    assert attempt(lambda box: box.store_text, LATER, NEVER) == (
+    assert attempt(lambda box: box.store_text, LATER, TOO_LARGE) == (
         [],
-        [
-            ("texts", False, "_MSG_TIMED_OUT"),
-            ("texts", False, "TOPIC_AUTHORIZATION_FAILED"),
-            Reason.RESULT_REFUSED,
-        ],
+        [("texts", False, "_MSG_TIMED_OUT"), ("texts", True, ""), Reason.RESULT_REFUSED],
     )
 
 
 def test_a_dead_letter_is_never_given_up():
-    """It has no other place: somebody has to permit it."""
-    assert attempt(dead_letters, NEVER) == (
-        [b"value"],
-        [("dead_letters", False, "TOPIC_AUTHORIZATION_FAILED"), ("dead_letters", True, "")],
+    """It has no other place, so it is tried without its content, and then for ever."""
+    assert attempt(dead_letters, INVALID, INVALID) == (
+        [b"refused"],
+        [("dead_letters", False, "INVALID_RECORD"), ("dead_letters", True, "")],
     )
 
 
 def test_a_dead_letter_that_is_too_large_is_stored_without_its_content():
     """It would be too large for ever; without content it, too, is tried until the broker has it."""
     assert attempt(dead_letters, LATER, TOO_LARGE, LATER) == (
-        [b""],
+        [b"too_large"],
         [
             ("dead_letters", False, "_MSG_TIMED_OUT"),
             ("dead_letters", False, "_MSG_TIMED_OUT"),

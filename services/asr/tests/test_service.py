@@ -350,7 +350,7 @@ def test_without_a_broker_it_waits_and_says_so():
         complaints = asr.process.stderr.read()
     assert (waiting["what"], waiting["error"]) == ("broker", "BrokerUnavailable")
     assert (status, answer["status"]) == (503, "not_ready")
-    assert set(answer["reasons"]) == {"broker", "schema", "texts", "dead_letters"}
+    assert set(answer["reasons"]) == {"broker", "schema", "texts", "dead_letters", "group"}
     assert NOBODY not in json.dumps(asr.lines) + complaints
     assert "Traceback" not in complaints
 

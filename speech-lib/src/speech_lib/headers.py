@@ -100,9 +100,17 @@ def for_dead_letter(record: ReceivedRecord, *, reason: str) -> dict[str, str]:
     return {**record.headers, **_of_dead_letter(record, reason)}
 
 
-def for_empty_dead_letter(record: ReceivedRecord, *, reason: str) -> dict[str, str]:
-    """Return the headers of a dead letter that is kept without its content: nothing of its own."""
-    return {**_of_dead_letter(record, reason), DLQ_OMITTED: "too_large"}
+def for_empty_dead_letter(
+    record: ReceivedRecord, *, reason: str, omitted: str = "too_large"
+) -> dict[str, str]:
+    """Return the headers of a dead letter that is kept without its content: nothing of its own.
+
+    Args:
+        record: What cannot be processed.
+        reason: Why it is a dead letter.
+        omitted: Why its content is not kept: `too_large`, or `refused` by the broker.
+    """
+    return {**_of_dead_letter(record, reason), DLQ_OMITTED: omitted}
 
 
 def _of_dead_letter(record: ReceivedRecord, reason: str) -> dict[str, str]:

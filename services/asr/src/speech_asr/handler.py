@@ -181,7 +181,11 @@ class Handler:
         """Store the record as it came in the dead-letter topic, or as much of it as fits."""
         topic, why = self._topics.dead_letter, reason.value
         whole = Record(topic, record.key, record.value, headers.for_dead_letter(record, reason=why))
-        empty = Record(topic, b"", b"", headers.for_empty_dead_letter(record, reason=why))
+
+        def empty(omitted: str) -> Record:
+            told = headers.for_empty_dead_letter(record, reason=why, omitted=omitted)
+            return Record(topic, b"", b"", told)
+
         # It keeps its headers as it came, so the trace of who made it is told by a link.
         await trace.send(
             self._outbox.store_dead_letter(whole, empty),

@@ -55,35 +55,40 @@ class Outbox:
     async def store_text(self, record: Record) -> Stored:
         """Store a text; return where, when the broker has it.
 
+        A topic that may not be written is waited for: the next text would fare no better.
+
         Raises:
-            Unprocessable: The broker will never take it.
+            Unprocessable: The broker will never take this text.
         """
         try:
-            return await self._store(
-                record, Condition.TEXTS, again=lambda error: not error.permanent
-            )
-        except DeliveryError as refusal:
-            self._report(Condition.TEXTS, False, refusal.reason)
+            return await self._store(record, Condition.TEXTS)
+        except DeliveryError:
+            self._report(Condition.TEXTS, True, "")  # nothing waits
             raise Unprocessable(Reason.RESULT_REFUSED) from None
 
-    async def store_dead_letter(self, record: Record, empty: Record) -> Stored:
-        """Store a dead letter, or `empty` in its place where the broker finds it too large.
+    async def store_dead_letter(self, record: Record, empty: Callable[[str], Record]) -> Stored:
+        """Store a dead letter, or one that is empty where the broker refuses it.
+
+        Args:
+            record: The dead letter.
+            empty: Makes one without content; takes why, `too_large` or `refused`.
 
         A record that fills the limit of its topic, or is compressed beyond it, leaves no room to
-        say why it is a dead letter; waiting would stop its partition for good. Any other refusal is
-        waited out, as there is no other place to put it.
+        say why it is a dead letter; waiting would stop its partition for good. What is refused
+        without content too, and a topic that may not be written, is waited for, as there is no
+        other place to put it.
         """
-        condition = Condition.DEAD_LETTERS
         try:
-            return await self._store(
-                record, condition, again=lambda error: error.reason not in _TOO_LARGE
-            )
-        except DeliveryError:
-            return await self._store(empty, condition, again=lambda _: True)
+            return await self._store(record, Condition.DEAD_LETTERS)
+        except DeliveryError as refusal:
+            why = "too_large" if refusal.reason in _TOO_LARGE else "refused"
+            return await self._store(empty(why), Condition.DEAD_LETTERS, for_ever=True)
 
     async def _store(
-        self, record: Record, condition: Condition, again: Callable[[DeliveryError], bool]
+        self, record: Record, condition: Condition, *, for_ever: bool = False
     ) -> Stored:
+        """Try until the record is stored or, unless `for_ever`, is refused itself."""
+
         def complain(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             reason = getattr(error, "reason", "unknown")
@@ -91,7 +96,11 @@ class Outbox:
             _log.warning("not_stored", what=condition.value, reason=reason)
 
         attempts = AsyncRetrying(
-            retry=retry_if_exception(lambda e: isinstance(e, DeliveryError) and again(e)),
+            retry=retry_if_exception(
+                lambda error: (
+                    isinstance(error, DeliveryError) and (for_ever or error.refused != "record")
+                )
+            ),
             wait=wait_exponential(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS),
             before_sleep=complain,
             reraise=True,
