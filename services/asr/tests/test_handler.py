@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import threading
 from dataclasses import replace
 
 import pytest
@@ -329,6 +330,23 @@ def test_a_text_that_cannot_be_stored_now_is_stored_later(event):
     scene = Scene()
     scene.errors = [DeliveryError(stored="unknown", reason="_MSG_TIMED_OUT")]
     scene.handle(scene.put(event))
+    assert (len(scene.broker.records(TEXT)), scene.broker.records(DEAD)) == (1, ())
+
+
+def test_a_machine_without_a_thread_to_spare_is_waited_for(event, monkeypatch):
+    """It says nothing of the record, which is recognised as soon as there is one."""
+    scene = Scene()
+    record = scene.put(event)
+    errors, real = [RuntimeError("can't start new thread")], threading.Thread.start
+
+    def start(thread):
+        if errors:
+            raise errors.pop()
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    lines = scene.handle(record)
+    assert [line["event"] for line in lines] == ["thread_unavailable", "utterance"]
     assert (len(scene.broker.records(TEXT)), scene.broker.records(DEAD)) == (1, ())
 
 

@@ -1,6 +1,8 @@
 """Worker processes: what they hear, and what becomes of an utterance when one of them dies."""
 
 import asyncio
+import errno
+import multiprocessing.util
 import os
 import signal
 import subprocess
@@ -87,6 +89,45 @@ def test_an_utterance_outlives_the_death_of_its_worker(meters):
 
     assert asyncio.run(scenario()) == ("go forward ten meters", False)
     assert replaced == [1]
+
+
+def refusing(errors):
+    """Return what starts processes, after it has raised these errors."""
+    real = multiprocessing.util.spawnv_passfds
+
+    def spawn(*arguments):
+        if errors:
+            raise errors.pop(0)
+        return real(*arguments)
+
+    return spawn
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("can't start new thread"),
+    ],
+    ids=["no process", "no memory", "no thread"],
+)
+def test_a_machine_that_is_short_is_waited_for(monkeypatch, error):
+    """A worker that cannot be started shows, and is tried again until its utterance is heard."""
+    told = []
+
+    async def scenario():
+        async with running(report=lambda *report: told.append(report)) as pool:
+            (victim,) = pool.pids
+            os.kill(victim, signal.SIGKILL)
+            await until(lambda: not exists(victim))
+            # Nothing of our own to injure: the machine refuses inside of the standard library.
+            monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", refusing([error] * 2))
+            recognition, _ = await pool.recognise(bytes(32_000))
+            return recognition.text, len(pool.pids)
+
+    assert asyncio.run(scenario()) == ("", 1)
+    assert told == [(False, "engine_unavailable")] * 2 + [(True, "")]
 
 
 def test_the_death_of_one_worker_does_not_touch_the_utterance_of_another(meters):

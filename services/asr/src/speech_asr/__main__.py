@@ -111,7 +111,7 @@ async def _start(
     stack: AsyncExitStack,
 ) -> _Parts | None:
     """Load the engine, then wait for broker and registry; nothing if it was stopped meanwhile."""
-    parts = _build(settings, metrics, stack)
+    parts = _build(settings, metrics, report, stack)
     await _load(parts.pool)
     report("recogniser", True, "")
     try:
@@ -129,9 +129,14 @@ async def _start(
     return parts
 
 
-def _build(settings: AsrSettings, metrics: Metrics, stack: AsyncExitStack) -> _Parts:
+def _build(
+    settings: AsrSettings, metrics: Metrics, report: Report, stack: AsyncExitStack
+) -> _Parts:
     pool = RecogniserPool(
-        settings.engine(), settings.asr_workers, on_replaced=metrics.workers_replaced.inc
+        settings.engine(),
+        settings.asr_workers,
+        on_replaced=metrics.workers_replaced.inc,
+        report=partial(report, "recogniser"),
     )
     stack.callback(pool.close)
     registry = SchemaRegistry(settings.schema_registry_url)

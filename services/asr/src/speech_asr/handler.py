@@ -15,7 +15,13 @@ from speech_lib.events import TextRecognized, TextRecognizedEvent
 from speech_lib.logs import get_logger
 from speech_lib.records import ReceivedRecord, Record
 from speech_lib.tracing import TraceContext
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    retry_if_exception_type,
+    wait_exponential,
+)
 
 from speech_asr import intake
 from speech_asr.engine import Recognition, duration_s
@@ -137,11 +143,17 @@ class Handler:
         )
 
     async def _read(self, record: ReceivedRecord) -> Utterance:
-        """Decode a record, waiting for the registry as long as it takes."""
+        """Decode a record, waiting for the registry, or a thread, as long as it takes."""
+
+        def complain(state: RetryCallState) -> None:
+            what = "thread" if state.outcome and _no_thread(state.outcome.exception()) else "schema"
+            _log.warning(f"{what}_unavailable", partition=record.partition)
+
         attempts = AsyncRetrying(
-            retry=retry_if_exception_type((RegistryUnavailable, SchemaRefused)),
+            retry=retry_if_exception_type((RegistryUnavailable, SchemaRefused))
+            | retry_if_exception(_no_thread),
             wait=wait_exponential(multiplier=0.2, max=5),
-            before_sleep=lambda _: _log.warning("schema_unavailable", partition=record.partition),
+            before_sleep=complain,
         )
         return await attempts(asyncio.to_thread, intake.read, self._decoder, record.value)
 
@@ -203,6 +215,11 @@ class Handler:
             outcome=Outcome.DEAD_LETTER.value,
             reason=reason.value,
         )
+
+
+def _no_thread(error: BaseException | None) -> bool:
+    """Tell a machine that is short of threads, which says nothing of the record."""
+    return isinstance(error, RuntimeError) and "start new thread" in str(error)
 
 
 def _outcome(recognition: Recognition) -> str:

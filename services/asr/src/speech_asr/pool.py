@@ -24,6 +24,8 @@ RECOGNITION_LIMIT_SECONDS = 600.0
 """Who takes longer for one utterance hangs: the largest is 49 s of speech, on a busy machine."""
 _ATTEMPTS = 2
 _T = TypeVar("_T")
+Report = Callable[[bool, str], None]
+"""Takes whether every worker can be started, and if not, why."""
 _log = get_logger(__name__)
 
 
@@ -50,6 +52,11 @@ class _Worker:
             self.discard()
             raise EngineUnavailable(
                 "ASR_WORKERS: a recogniser ended while it was loading; each takes some 120 MB"
+            ) from None
+        except (OSError, RuntimeError):  # no more processes; no more threads to watch over them
+            self.discard()
+            raise EngineUnavailable(
+                "ASR_WORKERS: a recogniser cannot be started; each takes a process and some threads"
             ) from None
 
     async def transcribe(self, samples: bytes) -> tuple[Recognition, float]:
@@ -92,6 +99,7 @@ class RecogniserPool:
         choice: Which engine to load.
         workers: How many processes.
         on_replaced: Called for each worker that had to be replaced.
+        report: Told when a worker cannot be started, and when all can again.
         limit_seconds: What one recognition may take.
 
     The caller owes one `start` before the first utterance and one `close`.
@@ -103,11 +111,14 @@ class RecogniserPool:
         workers: int,
         *,
         on_replaced: Callable[[], None] = lambda: None,
+        report: Report = lambda *_: None,
         limit_seconds: float = RECOGNITION_LIMIT_SECONDS,
     ) -> None:
         self._workers = [_Worker(choice, limit_seconds) for _ in range(workers)]
         self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
         self._on_replaced = on_replaced
+        self._report = report
+        self._missing: set[_Worker] = set()
 
     @property
     def pids(self) -> frozenset[int]:
@@ -142,7 +153,7 @@ class RecogniserPool:
         async with self._idle_worker() as one:
             on_begun()
             for _ in range(_ATTEMPTS):
-                await _load_again(one)
+                await self._load_again(one)
                 try:
                     return await one.transcribe(samples)
                 except EngineFailed as error:
@@ -158,18 +169,30 @@ class RecogniserPool:
         finally:
             self._idle.put_nowait(one)
 
+    async def _load_again(self, one: _Worker) -> None:
+        """Load until it succeeds.
+
+        That a machine is short of memory or processes is not the utterance's fault.
+        """
+
+        def complain(_: object) -> None:
+            _log.warning("engine_unavailable")
+            self._missing.add(one)
+            self._report(False, "engine_unavailable")
+
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(EngineUnavailable),
+            wait=wait_exponential(multiplier=0.2, max=5),
+            before_sleep=complain,
+        ):
+            with attempt:
+                await one.load()
+        if one in self._missing:
+            self._missing.discard(one)
+            if not self._missing:
+                self._report(True, "")
+
     def close(self) -> None:
         """End all workers, also those that are recognising."""
         for each in self._workers:
             each.discard()
-
-
-async def _load_again(one: _Worker) -> None:
-    """Load until it succeeds: that a machine is short of memory is not the utterance's fault."""
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type(EngineUnavailable),
-        wait=wait_exponential(multiplier=0.2, max=5),
-        before_sleep=lambda _: _log.warning("engine_unavailable"),
-    ):
-        with attempt:
-            await one.load()
