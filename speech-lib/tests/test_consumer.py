@@ -155,6 +155,16 @@ def test_members_of_a_group_share_the_partitions(real_kafka, make_topic):
 
 
 @pytest.mark.pipeline
+def test_a_member_for_whom_there_is_nothing_is_well(real_kafka, make_topic):
+    """A group may have more members than partitions; before its answer nobody knows."""
+    topic, group = make_topic("few"), f"g-{uuid4().hex}"
+    with consumer(real_kafka, topic, group) as first, consumer(real_kafka, topic, group) as second:
+        members = [first, second]
+        assert [each.trouble for each in members] == ["not_joined"] * 2
+        read(members, lambda _: [each.trouble for each in members] == ["", ""])
+
+
+@pytest.mark.pipeline
 def test_a_commit_can_be_made_while_partitions_are_taken(real_kafka, make_topic):
     """What is done by then is not done again by the next owner."""
     topic, group, servers = make_topic("revoke"), f"g-{uuid4().hex}", real_kafka
