@@ -16,6 +16,7 @@ import fastavro
 from speech_lib.errors import NotAvro, WrongSchema
 from speech_lib.events import AnyEvent, AvroRecord
 from speech_lib.schemas import schema_text
+from speech_lib.writer_schema import is_affordable
 
 EventT = TypeVar("EventT", bound=AnyEvent)
 
@@ -60,7 +61,7 @@ def decode(event_class: type[EventT], data: bytes, writer_schema: str) -> EventT
 
     Raises:
         NotAvro: The bytes are not one whole record of the writer's schema.
-        WrongSchema: The writer's schema is not a version of the event's.
+        WrongSchema: The writer's schema is not a version of the event's, or not `is_affordable`.
         EventError: A value is not what the event takes.
     """
     _, body = split(data)
@@ -68,6 +69,8 @@ def decode(event_class: type[EventT], data: bytes, writer_schema: str) -> EventT
     theirs = _writers(writer_schema)
     if not isinstance(theirs, dict) or theirs.get("name") != ours["name"]:
         raise WrongSchema(f"the value was not written as {event_class.event_type}")
+    if not is_affordable(theirs):
+        raise WrongSchema("the writer's schema has types that may cost more than their bytes")
     return event_class.from_record(_read(body, theirs, ours))
 
 

@@ -1,0 +1,108 @@
+"""Schemas of others, and whether a few bytes of theirs may cost much."""
+
+import json
+from io import BytesIO
+
+import fastavro
+import pytest
+from speech_lib import codec
+from speech_lib.errors import WrongSchema
+from speech_lib.events import AudioInput, AudioInputEvent
+from speech_lib.schemas import schema_text
+from speech_lib.writer_schema import is_affordable
+
+EVENT = AudioInputEvent.new(
+    correlation_id="9b2d6d0c-7c0e-4d8e-8f5e-3b7c2d1a0f42",
+    source_service="gateway",
+    payload=AudioInput(b"RIFF"),
+)
+DEEP = {
+    "type": "record",
+    "name": "Deep",
+    "fields": [{"name": "more", "type": ["null", "Deep"], "default": None}],
+}
+
+
+def with_field(kind):
+    """Return the schema of an utterance with one field more."""
+    schema = json.loads(schema_text("AudioInputEvent"))
+    schema["fields"].append({"name": "more", "type": kind})
+    return schema
+
+
+COSTLY = {
+    "an array": ({"type": "array", "items": "null"}, [None] * 3),
+    "a map": ({"type": "map", "values": "int"}, {"a": 1}),
+    "a type within itself": (DEEP, {"more": {"more": None}}),
+    "nothing": ("null", None),
+    "a record of nothing": ({"type": "record", "name": "Empty", "fields": []}, {}),
+    "a record of nothing much": (
+        {"type": "record", "name": "Nulls", "fields": [{"name": "a", "type": "null"}]},
+        {"a": None},
+    ),
+    "no bytes": ({"type": "fixed", "name": "Zero", "size": 0}, b""),
+    "a number of many digits": (
+        {"type": "bytes", "logicalType": "decimal", "precision": 9},
+        b"\1",
+    ),
+    "an array in a union": (["null", {"type": "array", "items": "int"}], [1]),
+}
+CHEAP = {
+    "a text": ("string", "a"),
+    "nothing or a number": (["null", "double"], None),
+    "one of some": ({"type": "enum", "name": "Kind", "symbols": ["A"]}, "A"),
+    "some bytes": ({"type": "fixed", "name": "Four", "size": 4}, b"abcd"),
+    "a time": ({"type": "long", "logicalType": "timestamp-millis"}, 0),
+    "a record twice": (
+        {
+            "type": "record",
+            "name": "Pair",
+            "fields": [
+                {
+                    "name": "a",
+                    "type": {
+                        "type": "record",
+                        "name": "One",
+                        "fields": [{"name": "n", "type": "int"}],
+                    },
+                },
+                {"name": "b", "type": "One"},
+            ],
+        },
+        {"a": {"n": 1}, "b": {"n": 2}},
+    ),
+}
+
+
+def written(schema, more):
+    """Return the value of an utterance with something more in it."""
+    out = BytesIO()
+    fastavro.schemaless_writer(
+        out, fastavro.parse_schema(schema), EVENT.to_record() | {"more": more}
+    )
+    return b"\0\0\0\0\7" + out.getvalue()
+
+
+@pytest.mark.parametrize("kind", COSTLY)
+def test_a_type_that_may_cost_more_than_its_bytes_is_not_read(kind):
+    """Whatever the value: a count of a few bytes could keep a recogniser busy for hours."""
+    schema, more = COSTLY[kind]
+    extended = with_field(schema)
+    value = written(extended, more)
+    with pytest.raises(WrongSchema):
+        codec.decode(AudioInputEvent, value, json.dumps(extended))
+
+
+@pytest.mark.parametrize("kind", CHEAP)
+def test_a_later_version_with_ordinary_types_is_read(kind):
+    """Its new field is passed over."""
+    schema, more = CHEAP[kind]
+    extended = with_field(schema)
+    value = written(extended, more)
+    assert codec.decode(AudioInputEvent, value, json.dumps(extended)) == EVENT
+
+
+@pytest.mark.parametrize("event_type", ["AudioInputEvent", "TextRecognizedEvent"])
+def test_our_own_schemas_are_affordable(event_type):
+    """As fastavro parses them."""
+    assert is_affordable(fastavro.parse_schema(json.loads(schema_text(event_type))))
