@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import Consumer, KafkaError
 from speech_lib.delivery import delivery_error
 from speech_lib.errors import BrokerUnavailable, DeliveryError, TopicMissing
 from speech_lib.kafka import MAX_RECORD_BYTES, KafkaSettings
@@ -22,6 +23,7 @@ from speech_lib.testing.mock_cluster import MockCluster
 
 PRODUCE = 0
 """The protocol's number of the request that stores records."""
+INIT_PRODUCER_ID = 22
 RECORD = Record("t", b"key", b"value", {"name": "text"})
 STATISTICS_SECONDS = 0.6
 """After so long the producer's statistics have told of whatever was sent before."""
@@ -52,6 +54,27 @@ async def running(producer: RecordProducer) -> AsyncIterator[RecordProducer]:
         yield producer
     finally:
         await producer.close(0)
+
+
+def numbered(number: int) -> Record:
+    return Record("t", b"key%d" % number, b"value", {"name": "text"})
+
+
+def in_log(cluster: MockCluster, count: int) -> list[tuple]:
+    """Return key, value and headers of the first records of the topic."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": cluster.bootstrap_servers,
+            "group.id": "test",
+            "auto.offset.reset": "earliest",
+        }
+    )
+    consumer.subscribe(["t"])
+    try:
+        messages = consumer.consume(count, timeout=20.0)
+    finally:
+        consumer.close()
+    return [(each.key(), each.value(), each.headers()) for each in messages]
 
 
 def native_threads() -> int:
@@ -93,9 +116,9 @@ async def until(condition, seconds: float = 5.0) -> None:
 )
 @pytest.mark.parametrize("stored", ["no", "unknown"])
 def test_a_refusal_says_whether_the_record_or_the_topic_is_refused(what, name, stored):
-    """What is refused whole is not stored, and would be refused again: this record, or any."""
+    """It would be refused again, this record or any; nothing is said of the tries before it."""
     error = delivery_error(KafkaError(getattr(KafkaError, name)), stored)
-    assert (facts(error), error.permanent) == (("no", what, name), True)
+    assert (facts(error), error.permanent) == ((stored, what, name), True)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +200,66 @@ def test_an_error_that_passes_is_retried(cluster):
             return await producer.send(RECORD)
 
     assert asyncio.run(scenario()) == Stored("t", 0, 0)
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("refusal", ["MSG_SIZE_TOO_LARGE", "TOPIC_AUTHORIZATION_FAILED"])
+@pytest.mark.parametrize(
+    "first",
+    ["REQUEST_TIMED_OUT", "NOT_ENOUGH_REPLICAS_AFTER_APPEND", "NOT_LEADER_FOR_PARTITION"],
+)
+def test_a_refusal_after_another_try_says_nothing_of_that_one(cluster, first, refusal):
+    """The first try may have been stored; that the second was refused changes nothing about it."""
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            await producer.send(RECORD)
+            cluster.push_request_errors(
+                PRODUCE, getattr(KafkaError, first), getattr(KafkaError, refusal)
+            )
+            with pytest.raises(DeliveryError) as caught:
+                await producer.send(RECORD)
+            return caught.value
+
+    error = asyncio.run(scenario())
+    assert (error.stored, error.permanent, error.reason) == ("unknown", True, refusal)
+
+
+@pytest.mark.pipeline
+def test_a_refusal_after_a_broken_connection_says_nothing_of_the_try_before(cluster):
+    """Nobody can tell whether the broker stored what it was sent before the connection broke."""
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            await producer.send(RECORD)
+            await asyncio.sleep(STATISTICS_SECONDS)
+            cluster.push_request_errors(
+                PRODUCE, KafkaError._TRANSPORT, KafkaError.MSG_SIZE_TOO_LARGE
+            )
+            with pytest.raises(DeliveryError) as caught:
+                await producer.send(RECORD)
+            return caught.value
+
+    assert facts(asyncio.run(scenario())) == ("unknown", "record", "MSG_SIZE_TOO_LARGE")
+
+
+@pytest.mark.pipeline
+def test_a_refusal_of_one_try_is_certain_among_many(cluster):
+    """Other records that leave at the same time put no doubt on a record that is refused."""
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            await producer.send(RECORD)
+            cluster.push_request_errors(PRODUCE, *[KafkaError.MSG_SIZE_TOO_LARGE] * 20)
+            before = time.monotonic()
+            sends = [producer.send(RECORD) for _ in range(20)]
+            errors = await asyncio.gather(*sends, return_exceptions=True)
+            return errors, time.monotonic() - before
+
+    errors, took = asyncio.run(scenario())
+    refused = [error for error in errors if isinstance(error, DeliveryError)]
+    assert {facts(error) for error in refused} == {("no", "record", "MSG_SIZE_TOO_LARGE")}
+    assert took < 1.0
 
 
 @pytest.mark.pipeline
@@ -438,6 +521,179 @@ def test_a_producer_is_not_healthy_while_it_is_replaced(cluster):
     seen, error = asyncio.run(scenario())
     assert seen == [True, False]
     assert facts(error) == ("no", None, "_FATAL")
+
+
+class Scarce(RecordProducer):
+    """A producer on a machine where building a librdkafka producer fails, while `short` is set."""
+
+    short = False
+    built = 0
+
+    def _build(self):
+        if self.short:
+            raise OSError(24, "Too many open files")
+        self.built += 1
+        return super()._build()
+
+
+def scarce_producer(cluster: MockCluster, delivery_timeout: float) -> Scarce:
+    kafka = KafkaSettings(bootstrap_servers=cluster.bootstrap_servers)
+    return Scarce(kafka, client_id="test", delivery_timeout=delivery_timeout)
+
+
+@pytest.mark.pipeline
+def test_a_producer_that_cannot_be_built_is_not_healthy_and_heals(cluster, caplog):
+    """An overdue record brings a new producer; while there is none, it is known, and not for ever.
+
+    What is sent meanwhile is refused at once, and one line tells of it.
+    """
+
+    async def scenario():
+        async with running(scarce_producer(cluster, 1.0)) as producer:
+            await producer.send(RECORD)
+            producer.short = True
+            cluster.set_broker_down()
+            with pytest.raises(DeliveryError):
+                await producer.send(RECORD)
+            cluster.set_broker_up()
+            await until(lambda: not producer.healthy)
+            with pytest.raises(DeliveryError) as caught:
+                await producer.send(RECORD)
+            with pytest.raises(BrokerUnavailable):
+                producer.check("t", 1.0)
+            producer.short = False
+            await until(lambda: producer.healthy, 10.0)
+            return caught.value, await producer.send(RECORD)
+
+    error, stored = asyncio.run(scenario())
+    assert (facts(error), stored) == (("no", None, "_FATAL"), Stored("t", 0, 1))
+    failures = [line for line in caplog.messages if line.startswith("producer failed")]
+    assert failures == ["producer failed for good: OSError"]
+
+
+@pytest.mark.pipeline
+def test_a_failure_that_lasts_is_tried_again_ever_more_rarely(cluster, caplog):
+    """A right that is missing fails each new producer: few are built, and one line tells of it."""
+    cluster.push_request_errors(INIT_PRODUCER_ID, *[KafkaError.CLUSTER_AUTHORIZATION_FAILED] * 1000)
+
+    async def scenario():
+        async with running(scarce_producer(cluster, 5.0)) as producer:
+            await until(lambda: producer.built == 4, 30.0)  # after pauses of 0, 0.5 and 1 s
+            began = time.monotonic()
+            await until(lambda: producer.built == 5, 30.0)
+            paused, healthy = time.monotonic() - began, producer.healthy
+            cluster.clear_request_errors(INIT_PRODUCER_ID)
+            await until(lambda: producer.healthy, 30.0)
+            return paused, healthy, await producer.send(RECORD)
+
+    paused, healthy, stored = asyncio.run(scenario())
+    assert paused > 2.0
+    assert not healthy
+    assert stored == Stored("t", 0, 0)
+    assert [line for line in caplog.messages if line.startswith("producer failed")] == [
+        "producer failed for good: CLUSTER_AUTHORIZATION_FAILED"
+    ]
+
+
+@pytest.mark.pipeline
+def test_each_record_has_its_own_time(cluster):
+    """One that is overdue ends no other: they are stored by the next producer, once each."""
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers, 6.0)) as producer:
+            await producer.send(RECORD)
+            await asyncio.sleep(STATISTICS_SECONDS)
+            cluster.set_broker_down()
+            first = asyncio.ensure_future(producer.send(RECORD))
+            await asyncio.sleep(5.0)
+            others = [asyncio.ensure_future(producer.send(numbered(n))) for n in range(3)]
+            with pytest.raises(DeliveryError) as caught:
+                await first
+            waiting = producer.queued
+            cluster.set_broker_up()
+            return caught.value, waiting, await asyncio.gather(*others)
+
+    error, waiting, stored = asyncio.run(scenario())
+    assert facts(error) == ("no", None, "_MSG_TIMED_OUT")
+    assert waiting == Queued(3, 3 * len(b"key0" + b"value"))
+    assert stored == [Stored("t", 0, offset) for offset in (1, 2, 3)]
+    assert in_log(cluster, 4)[1:] == [
+        (b"key%d" % n, b"value", [("name", b"text")]) for n in (0, 1, 2)
+    ]
+
+
+@pytest.mark.pipeline
+def test_a_record_that_was_taken_back_is_answered_at_its_own_time(cluster):
+    """Where no broker comes back, nobody is answered early, and what never left is not stored."""
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers, 3.0)) as producer:
+            await producer.send(RECORD)
+            await asyncio.sleep(STATISTICS_SECONDS)
+            cluster.set_broker_down()
+
+            async def send(after: float) -> tuple[DeliveryError, float]:
+                await asyncio.sleep(after)
+                began = time.monotonic()
+                with pytest.raises(DeliveryError) as caught:
+                    await producer.send(RECORD)
+                return caught.value, time.monotonic() - began
+
+            return await asyncio.gather(*(send(after) for after in (0.0, 1.0, 2.0)))
+
+    answers = asyncio.run(scenario())
+    assert [facts(error) for error, _ in answers] == [("no", None, "_MSG_TIMED_OUT")] * 3
+    assert [3.0 <= took < 5.0 for _, took in answers] == [True] * 3
+
+
+def test_a_record_is_handed_over_when_it_is_sent(cluster):
+    """Not when its answer is awaited; and what is awaited keeps none of its bytes."""
+
+    async def scenario():
+        async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            record = Record("t", b"key", b"v" * 1000)
+            references = sys.getrefcount(record), sys.getrefcount(record.value)
+            answer = producer.send(record)
+            assert producer.queued == Queued(1, 1003)
+            assert (sys.getrefcount(record), sys.getrefcount(record.value)) == references
+            return await answer
+
+    assert asyncio.run(scenario()) == Stored("t", 0, 0)
+
+
+@pytest.mark.pipeline
+def test_an_answer_is_bounded_though_the_thread_is_held_up(cluster):
+    """Whatever the thread waits for, a sender is answered in time, and `close` ends in its own."""
+    may_turn = threading.Event()
+
+    class Held(RecordProducer):
+        def _turn(self):
+            may_turn.wait(60)
+            super()._turn()
+
+    async def scenario():
+        kafka = KafkaSettings(bootstrap_servers=cluster.bootstrap_servers)
+        producer = Held(kafka, client_id="test", delivery_timeout=1.0)
+        times = [time.monotonic()]
+        with pytest.raises(DeliveryError) as caught:
+            await producer.send(RECORD)
+        times.append(time.monotonic())
+        waiting = producer.queued
+        late = asyncio.ensure_future(producer.send(RECORD))
+        await producer.close(0.5)
+        times.append(time.monotonic())
+        may_turn.set()
+        took = [after - before for before, after in itertools.pairwise(times)]
+        return [caught.value, *await asyncio.gather(late, return_exceptions=True)], waiting, took
+
+    errors, waiting, (send, close) = asyncio.run(scenario())
+    assert [facts(error) for error in errors] == [
+        ("unknown", None, "_MSG_TIMED_OUT"),
+        ("unknown", None, "_DESTROY"),
+    ]
+    assert waiting == Queued(0, 0)
+    assert 3.0 <= send < 4.0
+    assert close < 3.0
 
 
 def test_the_thread_goes_on_after_an_error(cluster, caplog):

@@ -62,6 +62,22 @@ _GIVEN_UP = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 """How librdkafka calls what `producer` gives up because it is overdue."""
 
 
+_RETRY_MS = 200
+TRIED_ONCE_SECONDS = 0.15
+"""An answer within this time is about the first try: librdkafka waits for `retry.backoff.ms` before
+the second, less a fifth at most (CONFIGURATION.md)."""
+
+
+def was_purged(error: KafkaError) -> bool:
+    """Tell whether a record failed because `generation` purged the queue that it waited in."""
+    return error.code() == KafkaError._PURGE_QUEUE
+
+
+def tried_once(latency: float | None) -> bool:
+    """Tell whether a record was surely sent once at most, by the seconds to its report."""
+    return latency is not None and 0 <= latency < TRIED_ONCE_SECONDS
+
+
 def refused(error: KafkaError) -> Refused | None:
     """Say what is refused for good by an error; None where the same record may pass later."""
     if error.code() in REFUSED_RECORD:
@@ -74,12 +90,11 @@ def delivery_error(error: KafkaError, stored: Certainty) -> DeliveryError:
 
     Args:
         error: From the delivery report, or raised by `produce`.
-        stored: What is known of the record apart from the error: `no` where it never left. A
-            refusal says `no` in any case; a timeout or a broken connection says nothing.
+        stored: What is known of the record apart from the error: `no` where it never left, or was
+            refused at its only try. Even a refusal says nothing about the tries before it.
     """
-    what = refused(error)
     reason = TIMED_OUT if error.code() in _GIVEN_UP else error.name()
-    return DeliveryError(stored="no" if what else stored, reason=reason, refused=what)
+    return DeliveryError(stored=stored, reason=reason, refused=refused(error))
 
 
 def overdue() -> DeliveryError:
@@ -116,7 +131,7 @@ def producer_config(
         # A silent leader is given up early enough to try the next one within the time.
         "request.timeout.ms": max(1_000, delivery_ms // 3),
         "socket.timeout.ms": max(1_000, delivery_ms // 3),
-        "retry.backoff.ms": 100,
+        "retry.backoff.ms": _RETRY_MS,  # `tried_once` counts on it
         "retry.backoff.max.ms": 1_000,
         "queue.buffering.max.kbytes": queue_bytes // 1024,
         # A topic that does not exist is told as such, and not as a timeout.

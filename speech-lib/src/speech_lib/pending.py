@@ -1,6 +1,6 @@
 """Who waits for an answer about a record: futures of the senders, answered from another thread.
 
-Used by `producer`. Touches no network.
+Used by `generation` and `requeue`. Touches no network.
 """
 
 import asyncio

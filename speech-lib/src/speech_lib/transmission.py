@@ -6,13 +6,16 @@ each partition, every message at the moment it is written into a Produce request
 it goes to a socket (STATISTICS.md of librdkafka; `rd_kafka_msgset_writer_finalize`). So where no
 count of any partition has moved from before the hand-over until after the failure, the record was
 never in a request. Where one has moved, it may have been this record's, and nothing is certain.
+A partition's counts begin anew where the topic was gone for a moment, so the Produce requests that
+each broker was sent are compared too.
 
-Used by `producer`, on its thread but for `mark`. Pure: statistics and time are arguments.
+Used by `generation`, on its thread but for `mark`. Pure: statistics and time are arguments.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from speech_lib.errors import Certainty
 
@@ -58,6 +61,14 @@ class Transmissions:
         case = _Case(mark, self._seen + _NEEDED, now + PATIENCE_SECONDS, verdict)
         self._cases.append(case)
 
+    def connected(self) -> bool:
+        """Tell whether the latest statistics know of a broker that is connected."""
+        try:
+            brokers = json.loads(self._latest)["brokers"].values()
+            return any(broker["state"] == "UP" for broker in brokers)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            return False
+
     def note(self, statistics: str) -> None:
         """Take in statistics as they arrive, and decide what they decide."""
         self._latest = statistics
@@ -79,16 +90,31 @@ class Transmissions:
 def _moved(before: str, after: str) -> bool:
     """Tell whether any message was written into a request; also where that cannot be read."""
     try:
-        return _counts(before) != _counts(after)
+        earlier, later = json.loads(before), json.loads(after)
+        return _messages(earlier) != _messages(later) or _was_asked(earlier, later)
     except (ValueError, TypeError, LookupError, AttributeError):
         return True
 
 
-def _counts(statistics: str) -> dict[tuple[str, str], int]:
+def _messages(statistics: dict[str, Any]) -> dict[tuple[str, str], int]:
     """Return how many messages were written into requests, by topic and partition."""
     return {
         (name, partition): counters["txmsgs"]
-        for name, topic in json.loads(statistics)["topics"].items()
+        for name, topic in statistics["topics"].items()
         for partition, counters in topic["partitions"].items()
         if counters["txmsgs"]  # a partition that is learned meanwhile has sent nothing
     }
+
+
+def _was_asked(earlier: dict[str, Any], later: dict[str, Any]) -> bool:
+    """Tell whether any broker was sent a Produce request in between.
+
+    Only a count that has grown says so: a broker that has gone takes its count along.
+    """
+    before, after = _requests(earlier), _requests(later)
+    return any(count > before.get(name, 0) for name, count in after.items())
+
+
+def _requests(statistics: dict[str, Any]) -> dict[str, int]:
+    brokers = statistics.get("brokers", {})
+    return {name: broker["req"].get("Produce", 0) for name, broker in brokers.items()}

@@ -1,0 +1,59 @@
+"""When the next librdkafka producer is built, after one has failed or could not be built.
+
+The first time at once, because most failures are over with a new producer; then after pauses that
+grow, because what lasts (a right that was taken away) would be tried twice a second. One log line
+for each change.
+
+Used by `producer`, on its thread. Pure: time is an argument.
+"""
+
+import logging
+
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 3.0
+"""A right that is given back is noticed within 5 s."""
+PROBATION_SECONDS = 1.0
+"""A new producer that fails like the one before it does so within half of this."""
+FORGET_SECONDS = 60.0
+"""After so long without a failure the next one is a new one."""
+
+_log = logging.getLogger(__name__)
+
+
+class Rebuild:
+    """Counts failures without a stored record in between."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._reason = ""
+        self._last = 0.0
+        self._due = 0.0
+
+    def failed(self, reason: str, now: float) -> None:
+        """Take note of a producer that has failed for good, or could not be built."""
+        if now - self._last > FORGET_SECONDS:
+            self._failures, self._reason = 0, ""
+        if reason != self._reason:
+            _log.warning("producer failed for good: %s", reason)
+        self._reason, self._last = reason, now
+        self._due = now + self._pause()
+        self._failures += 1
+
+    def due(self, now: float) -> bool:
+        """Tell whether it is time to build the next one."""
+        return now >= self._due
+
+    def trusts(self, built_at: float, now: float) -> bool:
+        """Tell whether a producer of that time can be called healthy, for all that came before."""
+        return self._failures <= 1 or now - built_at > PROBATION_SECONDS
+
+    def stored(self) -> None:
+        """Take note that the present producer has stored a record."""
+        if self._failures:
+            _log.warning("producer has been replaced")
+        self._failures, self._reason = 0, ""
+
+    def _pause(self) -> float:
+        if not self._failures:
+            return 0.0
+        return min(FIRST_PAUSE_SECONDS * 2.0 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
