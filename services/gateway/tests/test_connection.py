@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+from asyncio.proactor_events import BaseProactorEventLoop
 from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
-from speech_gateway.admission import UnfinishedHandshakes
+from speech_gateway.admission import Admission, UnfinishedHandshakes
 from speech_gateway.connection import (
     MAX_QUEUED_FRAMES,
     PARSED_BYTES,
@@ -15,15 +16,20 @@ from speech_gateway.connection import (
     StreamEnded,
 )
 from speech_gateway.errors import Ending
+from speech_gateway.metrics import Metrics
+from speech_gateway.server import GatewayServer, require_selector_loop
 from speech_gateway.testing import (
     CONFIG,
     LIMITS,
     RunningServer,
+    StoreDouble,
+    Switch,
     raw_client,
     run_server,
     until,
 )
-from websockets.asyncio.server import serve
+from speech_lib.errors import ConfigError
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.frames import Frame, Opcode
 
 pytestmark = pytest.mark.anyio
@@ -239,3 +245,44 @@ async def test_an_ended_connection_keeps_no_timer():
         client.reset()
         await connection.wait_closed()
         assert connection._abort_timer.cancelled()
+
+
+async def test_a_slot_is_given_back_whatever_the_library_makes_of_the_end(monkeypatch):
+    """The count of connections is exact, also where the library's own part raises."""
+
+    def fail(_self, _exc):
+        raise RuntimeError
+
+    async with run_server() as server:
+        async with raw_client(server.port) as client:
+            await client.read_frame()
+            connection = connection_of(server)
+            slot = connection.slot
+            with monkeypatch.context() as patched:
+                patched.setattr(ServerConnection, "connection_lost", fail)
+                with pytest.raises(RuntimeError):
+                    connection.connection_lost(None)
+            assert slot._holders == 1  # the conversation, which has not ended
+            slot.hold()  # the transport is lost once more, in earnest
+        await until(lambda: server.live == 0)
+
+
+class Proactor(BaseProactorEventLoop):
+    """A loop of the kind that Windows has, of which nothing runs."""
+
+    def __init__(self):
+        self._closed = True
+
+
+async def test_a_loop_that_reads_in_the_background_is_refused():
+    """There all connections would read into one buffer at the same time."""
+    with pytest.raises(ConfigError, match="proactor"):
+        require_selector_loop(Proactor())
+    require_selector_loop(asyncio.get_running_loop())
+
+
+async def test_the_server_asks_for_a_loop_that_it_can_use(monkeypatch):
+    """It does not listen on another one."""
+    monkeypatch.setattr(asyncio, "get_running_loop", Proactor)
+    with pytest.raises(ConfigError):
+        await GatewayServer(CONFIG, StoreDouble(), Admission(1, 1), Switch(), Metrics()).start()

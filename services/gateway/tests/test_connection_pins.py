@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import json
 import socket
+from functools import partial
 
 import pytest
 from speech_gateway.connection import WRITE_LIMIT_BYTES
@@ -171,6 +172,41 @@ def test_pin_failing_sends_the_close_and_ends_this_side():
     close, end = protocol.data_to_send()
     assert (close, end) == (b"\x88\x09\x03\xefinvalid", b"")
     assert protocol.state is State.CLOSING
+
+
+def test_pin_the_parser_fails_by_a_method_that_can_be_shadowed():
+    """A bad frame is told to `fail` of the instance, before anything of it is sent."""
+    told = []
+    protocol = received(Frame(Opcode.BINARY, b"ab"))
+    protocol.fail = lambda *failure: told.append(failure)
+    protocol.receive_data(b"\xf2\x80\x00\x00\x00\x00")
+    assert told == [(1002, "reserved bits must be 0")]
+    assert (protocol.state, protocol.data_to_send()) == (State.OPEN, [])
+
+
+def test_pin_the_parser_can_begin_anew():
+    """A second `parse` in place of the first takes what comes then, and the end of the data."""
+    protocol = received(b"\x82\x84ma")  # in the middle of a head
+    protocol.reader.discard()
+    protocol.parser = protocol.parse()
+    next(protocol.parser)
+    protocol.receive_data(Frame(Opcode.BINARY, b"ab").serialize(mask=True))
+    assert [frame.data for frame in protocol.events_received()] == [b"ab"]
+    protocol.receive_eof()
+    assert (protocol.state, protocol.data_to_send()) == (State.CLOSED, [b""])
+
+
+async def test_pin_the_assembler_can_be_emptied():
+    """What waits is a deque, and `maybe_resume` reads on once it is empty."""
+    calls = []
+    assembler = Assembler(
+        2, 0, pause=partial(calls.append, "pause"), resume=partial(calls.append, "resume")
+    )
+    for _ in range(3):
+        assembler.put(Frame(Opcode.BINARY, b"ab"))
+    assembler.frames.queue.clear()
+    assembler.maybe_resume()
+    assert calls == ["pause", "resume"]
 
 
 def test_pin_the_constants():

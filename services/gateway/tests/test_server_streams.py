@@ -269,6 +269,145 @@ async def test_a_flood_after_done_does_not_change_the_answer():
         assert [json.loads(frame.data)["status"] for frame in said] == ["accepted"]
 
 
+BAD_FRAMES = {
+    "a message too large": TOO_LARGE_HEAD + bytes(70_000),
+    "too large in fragments": Frame(Opcode.BINARY, bytes(65_536), fin=False).serialize(mask=True)
+    + Frame(Opcode.CONT, bytes(2)).serialize(mask=True),
+    "reserved bits": RESERVED_BITS,
+    "unmasked": UNMASKED,
+    "unknown opcode": UNKNOWN_OPCODE,
+    "long ping": LONG_PING,
+    "fragmented ping": FRAGMENTED_PING,
+    "lone continuation": LONE_CONTINUATION.serialize(mask=True),
+    "a message within a message": Frame(Opcode.BINARY, bytes(200), fin=False).serialize(mask=True)
+    + AUDIO.serialize(mask=True),
+    "text that is not UTF-8": Frame(Opcode.TEXT, b"\xff").serialize(mask=True),
+    "a close frame of one byte": Frame(Opcode.CLOSE, b"\x03").serialize(mask=True),
+    "a close frame that is not UTF-8": Frame(Opcode.CLOSE, b"\x03\xe8\xff").serialize(mask=True),
+    "a close frame within a message": Frame(Opcode.BINARY, bytes(200), fin=False).serialize(
+        mask=True
+    )
+    + CLOSE.serialize(mask=True),
+    "pings without end": PING.serialize(mask=True) * 60,
+}
+AFTER_THE_END = pytest.mark.parametrize("bad", BAD_FRAMES.values(), ids=BAD_FRAMES)
+
+
+async def last_words(client):
+    """Return the final message's status, or its code, and the code of the close behind it."""
+    said = [frame for frame in await frames(client) if frame.opcode is not Opcode.PONG]
+    message, close = json.loads(said[0].data), said[-1]
+    assert [frame.opcode for frame in said] == [Opcode.TEXT, Opcode.CLOSE]
+    return message.get("code", message["status"]), int.from_bytes(close.data[:2], "big")
+
+
+@AFTER_THE_END
+async def test_a_bad_frame_after_done_costs_no_receipt(bad):
+    """While the broker is asked, whatever comes is dropped; then the receipt and a clean close."""
+    async with run_server() as server, raw_client(server.port) as client:
+        server.store.hold()
+        client.send(AUDIO, DONE)
+        await server.store.until_given()
+        client.send(bad, AUDIO, RESERVED_BITS)
+        (connection,) = server.gateway._server.connections
+        await until(connection.stream_ended.is_set)
+        server.store.release()
+        assert await last_words(client) == ("accepted", 1000)
+        assert given(server) == [("done", PCM)]
+        client.end_sending()
+        await until(lambda: server.live == 0)
+        assert sessions(server, "done", "accepted") == 1
+
+
+@AFTER_THE_END
+async def test_a_bad_frame_right_behind_done_costs_no_receipt(bad):
+    """Also where both came in one read, before anybody could look at the first."""
+    async with run_server() as server, raw_client(server.port) as client:
+        client.send(AUDIO, DONE, bad)
+        assert await last_words(client) == ("accepted", 1000)
+        assert given(server) == [("done", PCM)]
+
+
+@AFTER_THE_END
+async def test_a_bad_frame_before_done_still_discards_the_audio(bad):
+    """In stream order: what is bad first ends the utterance, and `done` comes too late."""
+    async with run_server() as server, raw_client(server.port) as client:
+        client.send(AUDIO, bad, DONE)
+        await frames(client)
+        client.end_sending()
+        await until(lambda: server.live == 0)
+        assert given(server) == []
+
+
+ENDINGS = {
+    "audio beyond the limit": ([Frame(Opcode.BINARY, bytes(4_002))], ("audio_too_long", 1009)),
+    "a container": ([Frame(Opcode.BINARY, b"OggS" + bytes(20))], ("unsupported_audio", 1003)),
+    "unknown text": ([AUDIO, Frame(Opcode.TEXT, b"?")], ("invalid_message", 1003)),
+    "no audio": ([DONE], ("empty_audio", 1008)),
+    "a flood": ([AUDIO, *[PING] * 60], ("rate_limited", 1008)),
+}
+
+
+@pytest.mark.parametrize(("sent", "told"), ENDINGS.values(), ids=ENDINGS)
+async def test_a_bad_frame_after_any_end_costs_no_final_message(sent, told):
+    """Who is told why an utterance was refused is told so, whatever else was in that write."""
+    config = replace(CONFIG, limits=replace(LIMITS, max_audio_bytes=4_000))
+    async with run_server(config) as server, raw_client(server.port) as client:
+        client.send(*sent, RESERVED_BITS)
+        assert await last_words(client) == told
+
+
+async def test_a_bad_frame_after_an_utterance_was_filled_costs_no_receipt():
+    """What was cut at the limit and stored has its receipt, too."""
+    limits = replace(LIMITS, max_audio_bytes=4_000)
+    config = replace(CONFIG, limits=limits, fill_at_limit=True)
+    async with run_server(config) as server, raw_client(server.port) as client:
+        client.send(Frame(Opcode.BINARY, bytes(4_002)), RESERVED_BITS)
+        assert await last_words(client) == ("accepted", 1009)
+        assert given(server) == [("audio_too_long", bytes(4_000))]
+
+
+async def test_a_bad_frame_after_the_idle_time_costs_no_receipt():
+    """An ending that no frame brought is an ending as well."""
+    async with run_server(QUICK) as server, raw_client(server.port) as client:
+        server.store.hold()
+        client.send(AUDIO)
+        await server.store.until_given()
+        client.send(Frame(Opcode.TEXT, b"\xff"))
+        (connection,) = server.gateway._server.connections
+        await until(connection.stream_ended.is_set)
+        server.store.release()
+        assert await last_words(client) == ("accepted", 1001)
+
+
+async def test_a_client_that_leaves_after_a_bad_frame_is_noticed():
+    """Nothing is said to it, and its slot is back, as soon as the broker has answered."""
+    async with run_server() as server:
+        async with raw_client(server.port) as client:
+            server.store.hold()
+            client.send(AUDIO, DONE, RESERVED_BITS, bytes(100_000))
+            await server.store.until_given()
+            (connection,) = server.gateway._server.connections
+        async with asyncio.timeout(5):
+            await connection.wait_closed()
+        (conversation,) = server.gateway._conversations
+        await until(lambda: conversation.session._peer_gone)
+        server.store.release()
+        await until(lambda: server.live == 0)
+        assert conversation.close_code is None
+        assert sessions(server, "done", "accepted") == 1
+
+
+async def test_a_polite_close_after_done_is_answered_at_once():
+    """A client that leaves while its `done` is being stored need not wait for the broker."""
+    async with run_server() as server, raw_client(server.port) as client:
+        server.store.hold()
+        client.send(AUDIO, DONE)
+        await server.store.until_given()
+        client.send(CLOSE)
+        assert await frames(client) == [CLOSE]
+
+
 async def test_a_fast_client_is_slowed_and_loses_nothing():
     """Over the rate a client is not read, never cut; every message is taken in the end."""
     config = replace(CONFIG, limits=replace(LIMITS, max_messages_per_second=100))

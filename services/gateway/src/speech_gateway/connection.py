@@ -1,7 +1,8 @@
 """One WebSocket connection: `websockets`' own, made fair and quick to tell how it ended.
 
 The only place that leans on the insides of `websockets` (`recv_messages`, `process_event`,
-`data_received`, `send_data`); `tests/test_connection_pins.py` pins each. What it adds to the
+`data_received`, `send_data`, `protocol.fail`, `protocol.parser`); `tests/test_connection_pins.py`
+pins each. What it adds to the
 library's connection:
 
 * it reads 16 KiB at a time and parses 2 KiB of that, so that a client that floods tiny frames
@@ -11,6 +12,8 @@ library's connection:
 * a client that does not read is aborted, instead of piling up pongs in memory;
 * `receive` says at once how a stream ended, in stream order, also while the client puts off the
   closing of its TCP connection (the library's `recv` waits for that);
+* it does not fail the connection for a bad frame by itself: what came before counts first, and may
+  have ended the utterance; then the frame is nobody's concern (`fail`);
 * it gives back its slot when the transport is closed, also where no handler ever ran.
 
 Built by the server through `create_connection=`; read by `conversation.py`.
@@ -26,6 +29,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import PayloadTooBig, TooManyFragments
 from websockets.frames import CLOSE, CONT, DATA_OPCODES, CloseCode, Frame
 from websockets.protocol import CLOSING, OPEN, SEND_EOF, Event
+from websockets.server import ServerProtocol
 
 from speech_gateway.admission import Slot, UnfinishedHandshakes
 from speech_gateway.errors import Ending, GatewayError
@@ -48,7 +52,7 @@ _TINY_FRAGMENT_BYTES = 128
 """What is shorter, and does not end its message, takes from the budget: 4 ms of audio."""
 
 _room = memoryview(bytearray(READ_BYTES))
-"""Where all connections read to: asyncio asks for it, fills it and reports in one go."""
+"""Where all connections read to: a selector loop asks for it, fills it and reports in one go."""
 
 
 class StreamEnded(GatewayError):
@@ -80,6 +84,10 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         self._handshakes = handshakes
         self._budget = TokenBucket(_BUDGET_BURST, _BUDGET_PER_SECOND, self.loop.time())
         self._ending: Ending | None = None
+        self._failure: tuple[int, str] | None = None
+        """What the library would have failed the connection with; no byte counts after that."""
+        # As the library shadows `select_subprotocol`, for the same reason by `setattr`.
+        setattr(self.protocol, "fail", self._hold_failure)  # noqa: B010
         self._abort_timer: asyncio.TimerHandle | None = None
         self.stream_ended = asyncio.Event()
         """Set when the stream has ended, although messages may still wait to be received."""
@@ -99,10 +107,26 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         except EOFError:
             pass
         except UnicodeDecodeError as error:
-            self._fail(CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}")
+            self._end_badly(CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}")
         except TooManyFragments:
-            self._fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
+            self._end_badly(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
         raise StreamEnded(self._ending or Ending.DISCONNECT)
+
+    def fail(self) -> None:
+        """Fail the connection for what ended the stream (RFC 6455 section 7.1.7), if that did.
+
+        Called once all messages before it are known to have ended nothing.
+        """
+        if self._failure is not None and self._ending is not Ending.RATE_LIMITED:
+            self._fail(*self._failure)
+
+    async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close the connection; where the client is not listened to, without its consent."""
+        if self._is_deaf and self.protocol.state is OPEN:
+            self._fail(code, reason)
+            await self.wait_closed()
+        else:
+            await super().close(code, reason)
 
     async def cut(self, code: int, reason: str) -> None:
         """Close without waiting for the client's consent, after a moment for the last words."""
@@ -127,20 +151,23 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         self._handshakes.begin(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything that the transport held."""
-        super().connection_lost(exc)
-        self._handshakes.end(self)
-        self.stream_ended.set()
-        if self._abort_timer is not None:
-            self._abort_timer.cancel()
-        if self.slot is not None:
-            self.slot.release()
+        """Let go of everything that the transport held, whatever the library makes of its end."""
+        try:
+            super().connection_lost(exc)
+        finally:
+            self._handshakes.end(self)
+            self.stream_ended.set()
+            if self._abort_timer is not None:
+                self._abort_timer.cancel()
+            if self.slot is not None:
+                self.slot.release()
 
     def eof_received(self) -> None:
         """Notice that the client will send no more, also while something is still unsent."""
         super().eof_received()
         if self._ending is None:
             self._end_stream(Ending.DISCONNECT)
+        self._abort_later()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         """Offer room for one small read."""
@@ -154,13 +181,13 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived, unless the stream has ended; notice at once if it ends now."""
-        if self._ending is Ending.RATE_LIMITED:
-            return  # a flooder's further frames are not even looked at
+        if self._is_deaf:
+            return  # further frames are not even looked at
         super().data_received(data)
         if self._failed_before_its_answer():
             self.transport.abort()
             return
-        if self.protocol.state is CLOSING and self._ending is None:
+        if self._ending is None and (self._failure or self.protocol.state is CLOSING):
             self._notice_end()
 
     def process_event(self, event: Event) -> None:
@@ -214,6 +241,25 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         """
         return self.request is not None and self.response is None and self.protocol.eof_sent
 
+    @property
+    def _is_deaf(self) -> bool:
+        """Whether what the client sends is dropped unread: after a bad frame, and after a flood."""
+        return self._failure is not None or self._ending is Ending.RATE_LIMITED
+
+    def _hold_failure(self, code: CloseCode | int, reason: str = "") -> None:
+        """Take note of a bad frame in place of `protocol.fail`, which the parser calls for it.
+
+        From then on the parser only waits for the end of the data. Outside of an open connection,
+        and for the end itself, the library does as always.
+        """
+        if self.protocol.state is not OPEN or code == CloseCode.ABNORMAL_CLOSURE:
+            ServerProtocol.fail(self.protocol, code, reason)
+            return
+        self._failure = (code, reason)
+        self.protocol.reader.discard()
+        self.protocol.parser = self.protocol.parse()
+        next(self.protocol.parser)
+
     def _notice_end(self) -> None:
         failure = self.protocol.parser_exc
         if isinstance(failure, PayloadTooBig):
@@ -222,18 +268,26 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
             self._end_stream(Ending.PROTOCOL_ERROR)
         elif self.protocol.close_rcvd is not None:
             self._end_stream(Ending.DISCONNECT)
+            self._abort_later()
 
-    def _fail(self, code: CloseCode, reason: str) -> None:
-        """Fail the connection (RFC 6455 section 7.1.7) for what only whole messages show."""
-        if self.protocol.state is OPEN:
-            self.protocol.fail(code, reason)
-            self.send_data()
+    def _end_badly(self, code: CloseCode, reason: str) -> None:
+        """End the stream for what only whole messages show; drop the frames behind it."""
+        self._failure = (code, reason)
         self._end_stream(Ending.PROTOCOL_ERROR)
+        self.recv_messages.frames.queue.clear()
+        self.recv_messages.maybe_resume()  # a client that leaves is to be noticed
+
+    def _fail(self, code: CloseCode | int, reason: str) -> None:
+        """Send a close and end this side of TCP; the client may put off its own for a while."""
+        ServerProtocol.fail(self.protocol, code, reason)
+        self.send_data()
+        self._abort_later()
 
     def _end_stream(self, ending: Ending) -> None:
         self._ending = ending
         self.recv_messages.close()
         self.stream_ended.set()
-        # A flooder is told first, and cut after that. The others may put off closing TCP.
-        if ending is not Ending.RATE_LIMITED and self._abort_timer is None:
+
+    def _abort_later(self) -> None:
+        if self._abort_timer is None:
             self._abort_timer = self.loop.call_later(self._close_timeout, self.transport.abort)

@@ -143,9 +143,13 @@ class Conversation:
         try:
             await self._read_until_end()
         except StreamEnded as end:
-            now = self._loop.time()
-            gone = end.ending is Ending.DISCONNECT
-            self._owe(self.session.disconnect(now) if gone else self.session.fail(end.ending, now))
+            if end.ending is not Ending.DISCONNECT:
+                if self.session.state is State.LISTENING:
+                    self._connection.fail()
+                    self._owe(self.session.fail(end.ending, self._loop.time()))
+                # Otherwise a bad frame after the end of the utterance: it changes nothing.
+                await self._connection.wait_closed()
+            self._owe(self.session.disconnect(self._loop.time()))
         except Exception:
             log.exception("reading failed", correlation_id=self.context.correlation_id)
             self._owe(self.session.fail(Ending.INTERNAL_ERROR, self._loop.time()))

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
+from asyncio.proactor_events import BaseProactorEventLoop
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from speech_lib.errors import ConfigError
 from speech_lib.spans import NoSpans, SpanSink
 from speech_lib.tracing import TraceContext
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -100,7 +102,9 @@ class GatewayServer:
 
         Raises:
             OSError: if the address cannot be listened on.
+            ConfigError: if connections cannot be served on this event loop.
         """
+        require_selector_loop(asyncio.get_running_loop())
         self._server = await serve(
             self._serve_client,
             self.config.host,
@@ -253,6 +257,18 @@ class GatewayServer:
     def _note_if_all_gone(self) -> None:
         if self.admission.draining and self.admission.live == 0:
             self._all_gone.set()
+
+
+def require_selector_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Refuse a loop that reads in the background: all connections read into one buffer.
+
+    Raises:
+        ConfigError: it is a proactor loop, as on Windows.
+    """
+    if isinstance(loop, BaseProactorEventLoop):
+        raise ConfigError(
+            "the gateway needs a selector event loop, as on Linux; this is a proactor's"
+        )
 
 
 def _quiet_logger() -> logging.Logger:
