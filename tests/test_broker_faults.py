@@ -180,6 +180,15 @@ def test_a_refusal_is_told_at_once(gateway, name, times):
     assert took < AT_ONCE_SECONDS
 
 
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_after_another_try_admits_not_to_know(gateway, name):
+    """What came of the first try nobody can tell, and the second one's refusal does not."""
+    inject(gateway, "REQUEST_TIMED_OUT", 1)
+    inject(gateway, name, 1)
+    final, close_code, _ = gateway.speak()
+    assert (final, close_code) == ({**REJECTED, "stored": "unknown"}, 1011)
+
+
 @pytest.mark.parametrize("name", DOUBTED)
 @pytest.mark.parametrize("times", [1, FOR_EVER], ids=["once", "for ever"])
 def test_an_error_that_says_nothing_is_told_as_such(gateway, name, times):

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, KafkaError
-from speech_lib.delivery import delivery_error
+from confluent_kafka import Consumer, KafkaError, Producer
+from speech_lib.delivery import delivery_error, producer_config, tried_once
 from speech_lib.errors import BrokerUnavailable, DeliveryError, TopicMissing
 from speech_lib.kafka import MAX_RECORD_BYTES, KafkaSettings
 from speech_lib.pending import Queued
@@ -166,24 +166,26 @@ def test_a_record_over_the_limit_is_refused_at_once(cluster):
 
 def test_a_record_that_the_broker_refuses_is_told_and_forgotten(cluster):
     """One record is refused for good; the next one is stored."""
-    cluster.push_request_errors(PRODUCE, KafkaError.MSG_SIZE_TOO_LARGE)
 
     async def scenario():
         async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            await producer.send(RECORD)
+            cluster.push_request_errors(PRODUCE, KafkaError.MSG_SIZE_TOO_LARGE)
             with pytest.raises(DeliveryError) as caught:
                 await producer.send(RECORD)
             return caught.value, await producer.send(RECORD)
 
     error, stored = asyncio.run(scenario())
-    assert (facts(error), stored) == (("no", "record", "MSG_SIZE_TOO_LARGE"), Stored("t", 0, 0))
+    assert (facts(error), stored) == (("no", "record", "MSG_SIZE_TOO_LARGE"), Stored("t", 0, 1))
 
 
 def test_a_topic_that_may_not_be_written_is_refused(cluster):
     """Nothing is stored without permission, and asking again does not help."""
-    cluster.push_request_errors(PRODUCE, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
     async def scenario():
         async with running(new_producer(cluster.bootstrap_servers)) as producer:
+            await producer.send(RECORD)
+            cluster.push_request_errors(PRODUCE, KafkaError.TOPIC_AUTHORIZATION_FAILED)
             with pytest.raises(DeliveryError) as caught:
                 await producer.send(RECORD)
             return caught.value
@@ -223,6 +225,44 @@ def test_a_refusal_after_another_try_says_nothing_of_that_one(cluster, first, re
 
     error = asyncio.run(scenario())
     assert (error.stored, error.permanent, error.reason) == ("unknown", True, refusal)
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize(
+    "first",
+    ["NOT_LEADER_FOR_PARTITION", "REQUEST_TIMED_OUT", "KAFKA_STORAGE_ERROR", "INVALID_MSG"],
+)
+def test_a_second_try_never_comes_as_soon_as_an_answer_to_the_first(cluster, first):
+    """By librdkafka's back-off, which tells a refusal of the first try from a later one."""
+    client = Producer(
+        producer_config(
+            KafkaSettings(bootstrap_servers=cluster.bootstrap_servers),
+            client_id="test",
+            delivery_timeout=5.0,
+            queue_bytes=1024 * 1024,
+        )
+    )
+    took = []
+
+    def send() -> None:
+        expected = len(took) + 1
+        client.produce("t", b"value", on_delivery=lambda _, message: took.append(message.latency()))
+        while len(took) < expected:
+            client.poll(0.1)
+
+    send()
+    for _ in range(5):
+        cluster.push_request_errors(PRODUCE, getattr(KafkaError, first))
+        send()
+    assert [seconds for seconds in took[1:] if tried_once(seconds)] == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "once"), [(0.0, True), (0.19, True), (0.2, False), (-1.0, False), (None, False)]
+)
+def test_a_refusal_is_certain_only_where_it_came_at_once(seconds, once):
+    """What the library does not tell is no certainty either."""
+    assert tried_once(seconds) is once
 
 
 @pytest.mark.pipeline

@@ -21,6 +21,9 @@ from confluent_kafka.admin import (
     AclOperation,
     AclPermissionType,
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
     ResourcePatternType,
     ResourceType,
 )
@@ -141,6 +144,16 @@ class Kafka:
         topic = f"t-{uuid.uuid4().hex[:12]}"
         ensure_topics(self.direct, [TopicSpec(topic, partitions=1)], ADMIN_SECONDS)
         return topic
+
+    def limit_records(self, topic: str, size: int) -> None:
+        """Have the broker refuse records of more bytes, from now on."""
+        admin = AdminClient(self.direct.client_config())
+        entry = ConfigEntry(
+            "max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET
+        )
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+        for answer in admin.incremental_alter_configs([resource]).values():
+            answer.result(ADMIN_SECONDS)
 
     def log(self, topic: str) -> dict[int, str]:
         """Return the keys that a topic holds, by offset."""

@@ -157,3 +157,49 @@ def test_an_acknowledgement_that_is_cut_brings_no_duplicate(kafka, fault):
     asyncio.run(scenario())
     assert {key: offset for offset, key in kafka.log(topic).items()} == ledger.stored
     assert (len(ledger.stored), ledger.not_stored, ledger.unknown) == (21, set(), set())
+
+
+def test_a_refusal_of_a_record_that_is_in_the_log_is_in_doubt(kafka):
+    """Stored, its answer lost, and refused when it is sent again: nobody may call it not stored."""
+    topic = kafka.make_topic()
+
+    async def scenario() -> DeliveryError:
+        async with producers(kafka.proxied, 1, 20.0) as (producer,):
+            await producer.send(Record(topic, b"before", bytes(100)))
+            kafka.proxy.fault = "lose answers"
+            sending = asyncio.ensure_future(producer.send(Record(topic, b"refused", bytes(9_000))))
+            while "refused" not in (await asyncio.to_thread(kafka.log, topic)).values():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            await asyncio.to_thread(kafka.limit_records, topic, 1_000)
+            kafka.proxy.fault = "none"
+            kafka.proxy.break_all()
+            with pytest.raises(DeliveryError) as caught:
+                await sending
+            return caught.value
+
+    error = asyncio.run(scenario())
+    assert (error.stored, error.refused, error.reason) == (
+        "unknown",
+        "record",
+        "MSG_SIZE_TOO_LARGE",
+    )
+    assert kafka.log(topic) == {0: "before", 1: "refused"}
+
+
+def test_a_refusal_at_the_first_try_is_certain_and_quick(kafka):
+    """Sent once and refused: it is not in the log, and that is told before any time-out."""
+    topic = kafka.make_topic()
+    kafka.limit_records(topic, 1_000)
+
+    async def scenario() -> tuple[DeliveryError, float]:
+        async with producers(kafka.proxied, 1, 20.0) as (producer,):
+            await producer.send(Record(topic, b"before", bytes(100)))
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(DeliveryError) as caught:
+                await producer.send(Record(topic, b"refused", bytes(9_000)))
+            return caught.value, asyncio.get_running_loop().time() - began
+
+    error, took = asyncio.run(scenario())
+    assert (error.stored, error.refused, error.reason) == ("no", "record", "MSG_SIZE_TOO_LARGE")
+    assert took < 5.0
+    assert kafka.log(topic) == {0: "before"}

@@ -8,9 +8,12 @@ from speech_gateway.session import Receipt, Utterance
 from speech_lib import codec
 from speech_lib.errors import DeliveryError, RegistryUnavailable
 from speech_lib.events import AudioInput, AudioInputEvent
+from speech_lib.kafka import KafkaSettings
+from speech_lib.producer import RecordProducer
 from speech_lib.registry import EventSerializer
 from speech_lib.schemas import schema_text
 from speech_lib.testing.fakes import FakeBroker, FakeProducer, FakeRegistry
+from speech_lib.testing.mock_cluster import MockCluster
 from speech_lib.testing.spans import KeptSpans
 from speech_lib.tracing import TraceContext
 
@@ -107,3 +110,18 @@ async def test_without_the_schema_nothing_is_sent():
     with pytest.raises(RegistryUnavailable):
         publisher.publish(CONTEXT, UTTERANCE)
     assert broker.records(TOPIC) == ()
+
+
+async def test_an_utterance_is_handed_over_when_it_is_published():
+    """Not when the answer is awaited: who is interrupted in between loses nothing."""
+    with MockCluster() as cluster:
+        cluster.create_topic(TOPIC)
+        kafka = KafkaSettings(bootstrap_servers=cluster.bootstrap_servers)
+        producer = RecordProducer(kafka, client_id="test", delivery_timeout=5.0)
+        serializer = EventSerializer(FakeRegistry(), TOPIC, AudioInputEvent, auto_register=True)
+        serializer.warm_up()
+        answer = Publisher(producer, serializer, TOPIC).publish(CONTEXT, UTTERANCE)
+        assert producer.queued.records == 1
+        receipt = await answer
+        assert (receipt.topic, receipt.partition, receipt.offset) == (TOPIC, 0, 0)
+        await producer.close(1.0)

@@ -3,8 +3,9 @@
 | what came of a record | `stored` | `refused` | told |
 | --- | --- | --- | --- |
 | the broker has it, and says where | | | a `Stored`, at once |
-| refused whole (`REFUSED_RECORD`), by broker or library | no | record | at once |
-| refused like all of its topic (`REFUSED_TOPIC`) | no | topic | at once |
+| refused whole (`REFUSED_RECORD`) at its only try, by broker or library | no | record | at once |
+| refused like all of its topic (`REFUSED_TOPIC`) at its only try | no | topic | at once |
+| refused after a try that may have been stored (`tried_once`) | unknown | as above | within 1 s |
 | not taken: the queue is full, the producer is being replaced or closed | no | | at once |
 | failed, mostly timed out, and surely never sent (`transmission`) | no | | in time |
 | failed in any other way, also one that nobody foresaw | unknown | | in time |
@@ -12,13 +13,15 @@
 | stored by an earlier try, the broker does not say where (`nowhere`) | unknown | | at once |
 
 What passes (a leader that moves, too few replicas, a broken connection) is tried again by
-librdkafka until `producer` gives it up, in order and without duplicates; nobody else tries a record
-again. "In time" is within the delivery timeout and two seconds: the statistics that `transmission`
-waits for take half a second, where nothing was sent twice that.
+librdkafka until `producer` gives it up, in order and without duplicates; nobody else sends a record
+again that may have left. "In time" is within the delivery timeout and two seconds, and not before
+the timeout: the statistics that `transmission` waits for take half a second, where nothing was sent
+twice that.
 
-A refusal is about the try that was refused. That an earlier try of the same record was stored, its
-answer lost, and the right to write taken away in the seconds between is not looked for: the answer
-does not invite to send again.
+A refusal is about the try that was refused. An earlier try of the same record may have been stored
+and its answer lost. So a refusal is `no` only where there was no earlier try: where it came sooner
+than librdkafka tries again, or where the record never left. It is `unknown` also where a broker
+took that long to refuse the first try.
 
 Read by `producer`, which does the rest. Touches no network.
 """
@@ -62,8 +65,8 @@ _GIVEN_UP = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 """How librdkafka calls what `producer` gives up because it is overdue."""
 
 
-_RETRY_MS = 200
-TRIED_ONCE_SECONDS = 0.15
+_RETRY_MS = 300
+TRIED_ONCE_SECONDS = 0.2
 """An answer within this time is about the first try: librdkafka waits for `retry.backoff.ms` before
 the second, less a fifth at most (CONFIGURATION.md)."""
 

@@ -76,15 +76,16 @@ class _Reports:
         elif refused(error) and tried_once(message.latency()):
             self.pending.settle(handed.future, delivery_error(error, "no"))
         else:
-            taken = handed.taken_back(message) if was_purged(error) else None
+            now = time.monotonic()
+            early = was_purged(error) and now < handed.deadline
+            taken = handed.taken_back(message) if early else None
             verdict = partial(self._fail, handed, error, taken)
-            self.transmissions.judge(handed.mark, time.monotonic(), verdict)
+            self.transmissions.judge(handed.mark, now, verdict)
 
     def _fail(
         self, handed: _HandOver, error: KafkaError, taken: TakenBack | None, stored: Certainty
     ) -> None:
-        in_time = time.monotonic() < handed.deadline
-        if taken is not None and stored == "no" and in_time:
+        if taken is not None and stored == "no":
             self._take_back(taken)
             self.pending.forget(handed.future)
         else:

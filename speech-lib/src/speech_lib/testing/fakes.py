@@ -8,8 +8,8 @@ refused record is not in the log.
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 from speech_lib.consumer import OnPartitions, Partition, Partitions
 from speech_lib.errors import (
@@ -76,9 +76,12 @@ class FakeProducer:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def send(self, record: Record) -> Stored:
+    def send(self, record: Record) -> Coroutine[Any, Any, Stored]:
         """Store a record and return where it is."""
-        if self._closed:
+        return self._send(record, taken=not self._closed)
+
+    async def _send(self, record: Record, *, taken: bool) -> Stored:
+        if not taken:
             raise DeliveryError(stored="no", reason="_DESTROY")
         await self.gate.wait()
         if self.errors:
