@@ -686,14 +686,14 @@ def test_a_record_that_was_taken_back_is_answered_at_its_own_time(cluster):
     assert [3.0 <= took < 5.0 for _, took in answers] == [True] * 3
 
 
-def test_a_record_is_handed_over_when_it_is_sent(cluster):
+def test_a_record_is_handed_over_at_once(cluster):
     """Not when its answer is awaited; and what is awaited keeps none of its bytes."""
 
     async def scenario():
         async with running(new_producer(cluster.bootstrap_servers)) as producer:
             record = Record("t", b"key", b"v" * 1000)
             references = sys.getrefcount(record), sys.getrefcount(record.value)
-            answer = producer.send(record)
+            answer = producer.hand_over(record)
             assert producer.queued == Queued(1, 1003)
             assert (sys.getrefcount(record), sys.getrefcount(record.value)) == references
             return await answer

@@ -79,6 +79,48 @@ def test_anything_sent_may_have_been_the_record(before, after):
     assert verdicts(before, [after, after]) == ["unknown"]
 
 
+def asked(brokers: dict[str, int], **topics: dict[int, int]) -> str:
+    """Return statistics with the Produce requests that brokers were sent."""
+    told = json.loads(statistics(**topics))
+    told["brokers"] = {name: {"req": {"Produce": count}} for name, count in brokers.items()}
+    return json.dumps(told)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        (asked({"1": 3}, t={0: 5}), asked({"1": 3}, t={0: 5}), "no"),
+        (asked({"1": 3}), asked({"1": 4}), "unknown"),
+        (asked({"1": 3}), asked({"1": 3, "2": 1}), "unknown"),
+        (asked({"1": 3}), asked({"2": 0}), "no"),
+        (statistics(), asked({"1": 0}), "no"),
+        (statistics(), asked({"1": 1}), "unknown"),
+    ],
+    ids=["idle", "asked", "another asked", "one has gone", "new", "new, and asked"],
+)
+def test_a_request_of_which_no_partition_tells_leaves_nothing_certain(before, after, verdict):
+    """A partition that was gone for a moment counts anew; what brokers were asked stays."""
+    assert verdicts([before], [after, after]) == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("text", "connected"),
+    [
+        ('{"brokers": {"1": {"state": "UP"}, "2": {"state": "DOWN"}}}', True),
+        ('{"brokers": {"1": {"state": "CONNECT"}}}', False),
+        ('{"brokers": {}}', False),
+        ("{}", False),
+        ("[", False),
+    ],
+)
+def test_a_broker_that_is_connected_is_known(text, connected):
+    """One is enough; what cannot be read knows of none."""
+    transmissions = Transmissions()
+    assert not transmissions.connected()
+    transmissions.note(text)
+    assert transmissions.connected() is connected
+
+
 def test_statistics_begun_before_the_failure_do_not_decide():
     """The first to arrive may have been read while the record was being sent."""
     idle, sent = statistics(t={0: 5}), statistics(t={0: 6})

@@ -1,6 +1,7 @@
 """Send records and know whether the broker has them: with `generation`, all that produces to Kafka.
 
-The gateway and the recogniser each build one `RecordProducer` in their `run` and await `send`.
+The gateway and the recogniser each build one `RecordProducer` in their `run` and await `send`, or
+what `hand_over` returns.
 Below, in `generation`, lies the plain `confluent_kafka.Producer`: its calls do not block, a thread
 polls it, and every answer is carried to the sender's event loop by `call_soon_threadsafe`.
 
@@ -113,7 +114,17 @@ class RecordProducer:
         """How much was handed over and is not answered yet."""
         return sum((each.queued() for each in self._pending()), Queued(0, 0))
 
-    def send(self, record: Record) -> Coroutine[Any, Any, Stored]:
+    async def send(self, record: Record) -> Stored:
+        """Store a record and return where it is: `hand_over`, awaited.
+
+        Raises:
+            DeliveryError: The broker did not confirm the record; see its attributes.
+        """
+        answer = self.hand_over(record)
+        del record
+        return await answer
+
+    def hand_over(self, record: Record) -> Coroutine[Any, Any, Stored]:
         """Hand a record over now; the awaitable returns where it is stored, and holds no bytes.
 
         Never blocks the loop. Answers within `delivery_timeout` and two seconds. librdkafka keeps a
@@ -126,7 +137,7 @@ class RecordProducer:
         answer: asyncio.Future[Stored] = loop.create_future()
         latest = loop.time() + self._delivery_timeout + ANSWER_SECONDS
         try:
-            self._hand_over(record, answer)
+            self._produce(record, answer)
         except DeliveryError as refusal:
             return _refusal(refusal)
         return self._answer(answer, latest)
@@ -142,7 +153,7 @@ class RecordProducer:
                 each.forget(answer)
             raise overdue() from None
 
-    def _hand_over(self, record: Record, answer: asyncio.Future[Stored]) -> None:
+    def _produce(self, record: Record, answer: asyncio.Future[Stored]) -> None:
         generation = self._generation
         if generation is None or not self._accepting:
             raise DeliveryError(stored="no", reason="_FATAL" if self._accepting else "_DESTROY")

@@ -68,7 +68,7 @@ class Publisher:
         sending = Sending(Message.of(record), CLIENT_ID, trace, parent=context.trace)
         clock = asyncio.get_running_loop().time
         delivery = traced(
-            self.producer.send(record),
+            self.producer.hand_over(record),
             sending,
             self.spans,
             lambda: context.nanoseconds(clock()),

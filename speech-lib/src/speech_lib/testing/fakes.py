@@ -76,11 +76,15 @@ class FakeProducer:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    def send(self, record: Record) -> Coroutine[Any, Any, Stored]:
+    async def send(self, record: Record) -> Stored:
         """Store a record and return where it is."""
-        return self._send(record, taken=not self._closed)
+        return await self.hand_over(record)
 
-    async def _send(self, record: Record, *, taken: bool) -> Stored:
+    def hand_over(self, record: Record) -> Coroutine[Any, Any, Stored]:
+        """Take a record; it is stored when the result is awaited."""
+        return self._store(record, taken=not self._closed)
+
+    async def _store(self, record: Record, *, taken: bool) -> Stored:
         if not taken:
             raise DeliveryError(stored="no", reason="_DESTROY")
         await self.gate.wait()
