@@ -719,7 +719,7 @@ def test_an_answer_is_bounded_though_the_thread_is_held_up(cluster):
             await producer.send(RECORD)
         times.append(time.monotonic())
         waiting = producer.queued
-        late = asyncio.ensure_future(producer.send(RECORD))
+        late = asyncio.ensure_future(producer.hand_over(RECORD))
         await producer.close(0.5)
         times.append(time.monotonic())
         may_turn.set()
