@@ -51,6 +51,7 @@ WORDS = ("go forward", "forward ten", "ten meters")
 DONE = Frame(Opcode.TEXT, b'{"event": "done"}')
 PRODUCE = 0
 TOPIC_AUTHORIZATION_FAILED = 29
+INVALID_RECORD = 87
 ANSWERS = "what clients were sent"
 
 every_level = pytest.mark.parametrize("level", LEVELS)
@@ -388,8 +389,9 @@ def test_the_recogniser_tells_nothing_of_what_it_hears(start, broker, registry, 
     asr.process.wait_for(event="utterance")
     asr.process.signal(signal.SIGSTOP)  # so that the next answer but one is its own
     put(broker, utterance(SAID))
-    broker.push_request_errors(PRODUCE, TOPIC_AUTHORIZATION_FAILED)
+    broker.push_request_errors(PRODUCE, TOPIC_AUTHORIZATION_FAILED, INVALID_RECORD)
     asr.process.signal(signal.SIGCONT)
+    asr.process.wait_for(event="not_stored", reason="TOPIC_AUTHORIZATION_FAILED")
     asr.process.wait_for(event="utterance", reason="result_refused")
     assert asr.leaks(*OTHERS, *WORDS) == []
 

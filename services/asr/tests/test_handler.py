@@ -251,13 +251,6 @@ def test_a_dead_letter_is_the_record_as_it_came_with_its_reason():
     assert scene.broker.records(TEXT) == ()
 
 
-def test_what_is_no_id_is_not_logged():
-    """Whoever writes to the topic cannot fill the log."""
-    scene = Scene()
-    (line,) = scene.handle(scene.put_raw(b"none", correlation_id="c" * 37))
-    assert (line["outcome"], line["correlation_id"]) == ("dead_letter", None)
-
-
 def test_a_record_whose_headers_cannot_be_read_is_a_dead_letter_without_them(event):
     """Even if its value is an utterance: nobody could tell where it came from."""
     scene = Scene()

@@ -32,7 +32,6 @@ from speech_asr.outbox import Outbox
 from speech_asr.traces import Trace, Traces
 
 SOURCE_SERVICE = "asr"
-_ID_CHARACTERS = 36
 _NO_TRACES = Traces()
 _log = get_logger(__name__)
 
@@ -210,18 +209,12 @@ class Handler:
         self._metrics.dead_letters.labels(reason.value).inc()
         _log.warning(
             "utterance",
-            correlation_id=_told_id(record),
+            correlation_id=record.headers.get(headers.CORRELATION_ID),
             partition=record.partition,
             offset=record.offset,
             outcome=Outcome.DEAD_LETTER.value,
             reason=reason.value,
         )
-
-
-def _told_id(record: ReceivedRecord) -> str | None:
-    """Return the correlation id that a record tells, unless it is longer than ours are."""
-    told = record.headers.get(headers.CORRELATION_ID)
-    return told if told and len(told) <= _ID_CHARACTERS else None
 
 
 def _no_thread(error: BaseException | None) -> bool:
