@@ -35,6 +35,7 @@ PURE = {
     "speech_lib.health",
     "speech_lib.kafka",
     "speech_lib.membership",
+    "speech_lib.rebuild",
     "speech_lib.records",
     "speech_lib.setting_types",
     "speech_lib.spans",

@@ -81,19 +81,11 @@ class DeliveryError(SpeechLibError):
             would be, until the topic or this client's rights change; None where it may pass.
     """
 
-    def __init__(
-        self,
-        *,
-        stored: Certainty,
-        reason: str,
-        refused: Refused | None = None,
-        permanent: bool = False,
-    ) -> None:
+    def __init__(self, *, stored: Certainty, reason: str, refused: Refused | None = None) -> None:
         super().__init__(f"the record was not confirmed (stored: {stored}): {reason}")
         self.stored: Certainty = stored
         self.reason = reason
-        # `permanent` is what callers said before `refused`; it goes when none is left.
-        self.refused: Refused | None = refused or ("record" if permanent else None)
+        self.refused: Refused | None = refused
 
     @property
     def permanent(self) -> bool:
