@@ -48,6 +48,8 @@ class EchoGateway(GatewayServer):
         except StreamEnded as end:
             if end.ending is Ending.RATE_LIMITED:
                 await connection.cut(1008, "rate_limited")
+            else:
+                connection.fail()
         except ConnectionClosed:
             pass
 

@@ -1,7 +1,6 @@
 """Readiness follows the broker and the producer, at once where it matters."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from typing import Self
 
@@ -36,6 +35,7 @@ class Watched:
         kafka = KafkaSettings(bootstrap_servers=cluster.bootstrap_servers)
         self.producer = RecordProducer(kafka, client_id="test", delivery_timeout=5.0)
         self.reports: list[tuple[bool, str]] = []
+        self._seen = 0
 
     async def __aenter__(self) -> Self:
         log = structlog.get_logger()
@@ -50,13 +50,15 @@ class Watched:
         await asyncio.gather(self._watch, return_exceptions=True)
         await self.producer.close(0)
 
-    async def until(self, wanted: tuple[bool, str], seconds: float) -> float:
-        """Wait until something is reported anew; return how long it took."""
-        began, known = time.monotonic(), len(self.reports)
+    async def until(self, ok: bool, seconds: float) -> str:  # noqa: FBT001
+        """Wait for the next such report behind the one waited for before; return its reason."""
         async with asyncio.timeout(seconds):
-            while wanted not in self.reports[known:]:  # noqa: ASYNC110  # a list tells nobody
-                await asyncio.sleep(0.005)
-        return time.monotonic() - began
+            while True:
+                for report in self.reports[self._seen :]:
+                    self._seen += 1
+                    if report[0] == ok:
+                        return report[1]
+                await asyncio.sleep(0.005)  # a list tells nobody
 
 
 def test_a_producer_that_fails_is_reported_at_once(cluster, monkeypatch):
@@ -67,16 +69,15 @@ def test_a_producer_that_fails_is_reported_at_once(cluster, monkeypatch):
             await watched.producer.send(RECORD)
             cluster.push_request_errors(PRODUCE, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER)
             failing = asyncio.ensure_future(watched.producer.send(RECORD))
-            took = await watched.until((False, "_FATAL"), NOTICED_SECONDS)
+            reason = await watched.until(False, NOTICED_SECONDS)
             await asyncio.gather(failing, return_exceptions=True)
-            await watched.until((True, ""), 5.0)
-            return took, await watched.producer.send(RECORD)
+            await watched.until(True, NOTICED_SECONDS)
+            return reason, await watched.producer.send(RECORD)
 
     monkeypatch.setattr(readiness, "_EVERY_SECONDS", 12 * NOTICED_SECONDS)
     with capture_logs() as logs:
-        took, stored = asyncio.run(scenario())
-    assert took < NOTICED_SECONDS
-    assert stored.topic == "t"
+        reason, stored = asyncio.run(scenario())
+    assert (reason, stored.topic) == ("_FATAL", "t")
     assert [line["event"] for line in logs] == ["broker_lost", "broker_back"]
     assert logs[0]["reason"] == "_FATAL"
 
@@ -87,14 +88,11 @@ def test_a_broker_that_goes_and_comes_is_reported(cluster):
 
     async def scenario():
         async with Watched(cluster) as watched:
-            await watched.until((True, ""), 5.0)
+            await watched.until(True, 5.0)
             cluster.set_broker_down()
-            async with asyncio.timeout(10):
-                while watched.reports[-1][0]:  # noqa: ASYNC110  # a list tells nobody
-                    await asyncio.sleep(0.01)
-            reason = watched.reports[-1][1]
+            reason = await watched.until(False, 10.0)
             cluster.set_broker_up()
-            await watched.until((True, ""), 5.0)
+            await watched.until(True, 5.0)
             return reason
 
     with capture_logs() as logs:
