@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from pipeline_tools import audio, client, stack
+from pipeline_tools.ports import free_ports
 from speech_lib.registry import SchemaRegistry, subject_of
 from speech_lib.testing.mock_cluster import MockCluster
 from speech_lib.testing.registry_server import RegistryServer
@@ -68,12 +69,6 @@ def start(cluster, registry, tmp_path) -> Iterator[Start]:
         yield start
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def get(port: int, path: str) -> tuple[int, Mapping]:
     connection = HTTPConnection("127.0.0.1", port, timeout=5)
     try:
@@ -113,7 +108,7 @@ def test_broker_that_comes_late_is_waited_for(service, start, cluster, tmp_path)
 @both
 def test_registry_that_comes_late_is_waited_for(service, start, tmp_path):
     """The service waits for the registry too, and is ready soon after it."""
-    port = free_port()
+    port = free_ports(["port"])["port"]
     process = start(service, SCHEMA_REGISTRY_URL=f"http://127.0.0.1:{port}")
     ops_port = process.wait_for(event="listening")["ops_port"]
     process.wait_for(event="waiting", what="schema")

@@ -17,8 +17,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from pipeline_tools import metrics_page
-from pipeline_tools.compose import free_ports
 from pipeline_tools.metrics_page import Page
+from pipeline_tools.ports import free_ports
 from pipeline_tools.top import look as top_look
 from pipeline_tools.top.figures import (
     Gateway,

@@ -7,11 +7,10 @@ and injured through the package. Whatever is brought up is taken down with its v
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -52,15 +51,6 @@ def _succeeds(*command: str) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return done.returncode == 0
-
-
-def free_ports(names: Sequence[str]) -> dict[str, int]:
-    """Return a port for each name that nobody listens on."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in names]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from confluent_kafka.admin import (
 )
 from docker.models.containers import Container
 from pipeline_tools import compose, stack, whole_topic
+from pipeline_tools.ports import free_ports
 from pydantic import SecretStr
 from speech_lib.errors import BrokerUnavailable
 from speech_lib.kafka import KafkaSettings
@@ -203,7 +204,7 @@ def environment(ports: Mapping[str, int], proxy_port: int) -> dict[str, str]:
 def kafka() -> Iterator[Kafka]:
     if reason := compose.missing():
         pytest.skip(reason)
-    ports = compose.free_ports(["direct", "guarded", "target"])
+    ports = free_ports(["direct", "guarded", "target"])
     with ExitStack() as stack_of:
         proxy = Proxy(target=ports["target"])
         stack_of.callback(proxy.close)

@@ -19,6 +19,7 @@ import pytest
 from docker.models.containers import Container
 from pipeline_tools import compose
 from pipeline_tools.checkout import files
+from pipeline_tools.ports import free_ports
 from tenacity import retry, retry_if_result, stop_after_delay, wait_exponential
 
 ROOT = compose.ROOT
@@ -178,7 +179,7 @@ def docker_client() -> Iterator[docker.DockerClient]:
 def stack(docker_client, request: pytest.FixtureRequest) -> Iterator[Stack]:
     """Return the stack of a developer, healthy; a test that stops it starts it again."""
     failed = request.session.testsfailed
-    with compose.running(Stack(docker_client, ports=compose.free_ports(PUBLISHED))) as up:
+    with compose.running(Stack(docker_client, ports=free_ports(PUBLISHED))) as up:
         yield up
         if request.session.testsfailed > failed:
             request.config.get_terminal_writer().write(up.logs())
@@ -203,7 +204,7 @@ def bring_up(docker_client) -> Iterator[Callable[..., Stack]]:
     with ExitStack() as stacks:
 
         def up(*services: str, published: tuple[str, ...] = (), **fields: Any) -> Stack:
-            stack = Stack(docker_client, ports=compose.free_ports(published), **fields)
+            stack = Stack(docker_client, ports=free_ports(published), **fields)
             return stacks.enter_context(compose.running(stack, *services))
 
         yield up

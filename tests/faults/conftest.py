@@ -22,6 +22,7 @@ from pipeline_tools import compose, ledger, stack, whole_topic
 from pipeline_tools.cluster import FILES, PUBLISHED, Cluster
 from pipeline_tools.crowd import Crowd
 from pipeline_tools.ledger import Entry, Figures, Findings
+from pipeline_tools.ports import free_ports
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 TEST_SECONDS = 600
@@ -46,7 +47,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     if reason := compose.missing():
         pytest.skip(reason)
     client = docker.from_env(timeout=60)
-    project = compose.Project(client, FILES, compose.free_ports(PUBLISHED))
+    project = compose.Project(client, FILES, free_ports(PUBLISHED))
     failed = request.session.testsfailed
     try:
         with compose.running(project, "gateway-service"):
