@@ -36,6 +36,7 @@ PURE = {
     "speech_lib.kafka",
     "speech_lib.membership",
     "speech_lib.rebuild",
+    "speech_lib.places",
     "speech_lib.records",
     "speech_lib.setting_types",
     "speech_lib.spans",

@@ -21,7 +21,9 @@ from speech_gateway.conversation import Context
 from speech_gateway.metrics import Metrics
 from speech_gateway.server import GatewayServer
 from speech_gateway.session import Receipt, Utterance
+from speech_lib.health import Health
 from speech_lib.logs import get_logger
+from speech_lib.ops import OperationsServer
 from speech_lib.service import StopSignals
 from speech_lib.service import run as run_service
 
@@ -32,6 +34,7 @@ _ENVIRON = {
     "KAFKA_BOOTSTRAP_SERVERS": "nobody:9092",  # nobody connects to either
     "SCHEMA_REGISTRY_URL": "http://nobody",
     "PORT": "0",
+    "OPS_PORT": "0",
     "PYTHONPATH": str(Path(__file__).parents[1]),
 }
 _log = get_logger(__name__)
@@ -57,10 +60,12 @@ class LoneGateway:
     Attributes:
         port: On 127.0.0.1.
         url: Where clients connect.
+        ops_port: Its operations port, on 127.0.0.1.
     """
 
     port: int
     url: str
+    ops_port: int
     _pid: int
     _process: Process
 
@@ -95,8 +100,8 @@ def lone_gateway(log_dir: Path, settings: Mapping[str, str] | None = None) -> It
     """Run a gateway on a free port; `settings` are further environment variables."""
     with Process("lone-gateway", _MODULE, {**_ENVIRON, **(settings or {})}, log_dir) as process:
         told = process.wait_for(event="listening")
-        port = told["port"]
-        yield LoneGateway(port, f"ws://127.0.0.1:{port}/ws/audio", told["pid"], process)
+        port, url = told["port"], f"ws://127.0.0.1:{told['port']}/ws/audio"
+        yield LoneGateway(port, url, told["ops_port"], told["pid"], process)
 
 
 class _Yes:
@@ -112,16 +117,21 @@ class _Yes:
 async def _run(settings: GatewaySettings, signals: StopSignals) -> None:
     loop = asyncio.get_running_loop()
     admission = Admission(settings.max_connections, settings.max_connections_per_address)
-    server = GatewayServer(server_config(settings), _Yes(), admission, lambda: True, Metrics())
+    metrics = Metrics()
+    server = GatewayServer(server_config(settings), _Yes(), admission, lambda: True, metrics)
+    health = Health([], loop.time())
+    ops = OperationsServer(settings.ops_host, settings.ops_port, health, metrics.registry)
 
     def tell() -> None:
         _log.info("inside", live=admission.live, tasks=len(asyncio.all_tasks()))
 
     loop.add_signal_handler(signal.SIGUSR1, tell)
-    _log.info("listening", port=await server.start(), pid=os.getpid())
+    ops_port = await ops.start()
+    _log.info("listening", port=await server.start(), ops_port=ops_port, pid=os.getpid())
     await signals.drain.wait()
     server.drain(loop.time())
     await server.close()
+    await ops.stop()
 
 
 if __name__ == "__main__":

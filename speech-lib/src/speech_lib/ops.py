@@ -1,22 +1,35 @@
 """The operations port: `/livez`, `/readyz` and `/metrics`, on the service's own event loop.
 
-On the same loop on purpose: an answer of `/livez` shows that the loop turns. `service_main` of each
-service starts it first and stops it last.
+On the same loop on purpose: an answer of `/livez` shows that the loop turns. So what it may cost
+those that the loop is for is bounded: connections in number and time, one answer each, and one
+metrics page a second. `service_main` of each service starts it first and stops it last.
 """
 
+import asyncio
 import json
-from typing import Final
+import logging
+import time
+from collections.abc import Callable
+from typing import Final, cast
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from speech_lib.config import unusable_address
 from speech_lib.health import Health
+from speech_lib.ops_connection import OpsConnection
+from speech_lib.places import Places
 
-_BACKLOG: Final = 16
-_KEEPALIVE_SECONDS: Final = 15.0
+MAX_CONNECTIONS: Final = 16
+PAGE_SECONDS: Final = 1.0
+"""How old the metrics page may be: making it takes milliseconds of the loop."""
+
+_BACKLOG: Final = 100
+"""Of connections that the loop has not come to: where they are too few for a flood of connects, the
+system has an honest client try again after a second."""
 _CLOSE_SECONDS: Final = 1.0
 
 
@@ -27,8 +40,10 @@ class OperationsServer:
         self._host = host
         self._port = port
         self._health = health
-        self._metrics = metrics
-        app = web.Application(middlewares=[_errors_as_json])
+        self._page = Page(lambda: generate_latest(metrics))
+        self._places: Places[OpsConnection] = Places(MAX_CONNECTIONS)
+        self._listener: asyncio.Server | None = None
+        app = web.Application(middlewares=[_one_answer, _errors_as_json])
         app.on_response_prepare.append(_hide_server)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
@@ -37,7 +52,8 @@ class OperationsServer:
             app,
             handle_signals=False,
             access_log=None,
-            keepalive_timeout=_KEEPALIVE_SECONDS,
+            logger=_quiet_logger(),
+            lingering_time=0,  # a request's body is never read
             shutdown_timeout=_CLOSE_SECONDS,
         )
 
@@ -49,16 +65,28 @@ class OperationsServer:
         """
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port, backlog=_BACKLOG).start()
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._connection, self._host, self._port, backlog=_BACKLOG
+            )
         except OSError as error:
             await self._runner.cleanup()
             raise unusable_address("OPS_HOST, OPS_PORT", error) from None
-        port: int = self._runner.addresses[0][1]
+        port: int = self._listener.sockets[0].getsockname()[1]
         return port
 
     async def stop(self) -> None:
         """Close the listener and all connections; doing it twice does no harm."""
+        if self._listener is not None:
+            self._listener.close()
+        for each in self._places:
+            if not each.asked:  # the others are the runner's to end
+                each.cut()
         await self._runner.cleanup()
+
+    def _connection(self) -> OpsConnection:
+        # `web.Server` makes a protocol for each connection when called: aiohttp documents it so.
+        answerer = cast("Callable[[], asyncio.Protocol]", self._runner.server)
+        return OpsConnection(answerer, self._places)
 
     async def _livez(self, _: web.Request) -> web.Response:
         return _json(200, {"status": "alive"})
@@ -69,12 +97,45 @@ class OperationsServer:
         return _json(503, {"status": "not_ready", "reasons": self._health.reasons})
 
     async def _metrics_page(self, _: web.Request) -> web.Response:
-        page = generate_latest(self._metrics)
+        page = self._page.at(time.monotonic())
         return web.Response(body=page, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
+
+
+class Page:
+    """A page that is made anew at most every `PAGE_SECONDS`, whoever asks how often."""
+
+    def __init__(self, make: Callable[[], bytes]) -> None:
+        self._make = make
+        self._made: tuple[float, bytes] | None = None
+
+    def at(self, now: float) -> bytes:
+        """Return the page; `now` is of any clock that only goes forward."""
+        if self._made is None or now - self._made[0] >= PAGE_SECONDS:
+            self._made = now, self._make()
+        return self._made[1]
 
 
 def _json(status: int, body: dict[str, object]) -> web.Response:
     return web.Response(status=status, text=json.dumps(body), content_type="application/json")
+
+
+def _quiet_logger() -> logging.Logger:
+    """Return a logger for aiohttp without its line for each request that is not HTTP."""
+    logger = logging.getLogger(f"{__name__}.requests")
+    logger.addFilter(_is_ours)
+    return logger
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+@web.middleware
+async def _one_answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Say `Connection: close`, and do so."""
+    response = await handler(request)
+    response.force_close()
+    return response
 
 
 @web.middleware

@@ -1,0 +1,63 @@
+"""A bound on how many connections are held, which no single address can use up against the others.
+
+Pure. Where all places are taken, whoever comes next gets one: the address that holds most loses its
+oldest. So a client with one connection is never displaced by another address that has two.
+"""
+
+import ipaddress
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from typing import Generic, TypeVar
+
+_IPV6_PREFIX = 64
+
+HolderT = TypeVar("HolderT", bound=Hashable)
+
+
+class Places(Generic[HolderT]):
+    """At most `limit` holders, each with the address that it came from."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held: dict[HolderT, str] = {}  # in the order in which they came
+
+    def __len__(self) -> int:
+        """Return how many places are taken."""
+        return len(self._held)
+
+    def __iter__(self) -> Iterator[HolderT]:
+        """Yield who holds one, whatever happens to them meanwhile."""
+        return iter(tuple(self._held))
+
+    def take(self, holder: HolderT, address: str) -> HolderT | None:
+        """Give `holder` a place, and return who has lost one for it; the caller owes him a cut.
+
+        Args:
+            holder: Whoever gives the place back by `leave`.
+            address: Where it comes from; addresses of IPv6 count by /64.
+        """
+        self._held[holder] = network_of(address)
+        if len(self._held) <= self._limit:
+            return None
+        counts = Counter(self._held.values())
+        most = max(counts.values())
+        lost = next(each for each, network in self._held.items() if counts[network] == most)
+        del self._held[lost]
+        return lost
+
+    def leave(self, holder: HolderT) -> None:
+        """Give the place back; twice, or after it was lost, does no harm."""
+        self._held.pop(holder, None)
+
+
+def network_of(address: str) -> str:
+    """Return what counts as one address: an IPv4 address, or the /64 of an IPv6 one."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:  # no address is known of a client that has gone already
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, _IPV6_PREFIX), strict=False))
