@@ -19,7 +19,7 @@ import typer
 from pipeline_tools import client, stack
 from pipeline_tools.audio import AudioError, Recording, load
 from pipeline_tools.screen import Screen
-from rich.console import Console
+from pipeline_tools.terminal import Terminal, complain, say_lines, survive_ascii
 from rich.table import Table
 from speech_lib.consumer import RecordConsumer
 from speech_lib.events import TextRecognizedEvent
@@ -34,7 +34,7 @@ TEXT_TOPIC = "speech.asr.text"
 TOPICS = (AUDIO_TOPIC, TEXT_TOPIC, "speech.audio.ingress.dlq")
 TEXT_TIMEOUT_SECONDS = 60.0
 
-console = Console(highlight=False, soft_wrap=True)
+console = Terminal(soft_wrap=True)
 
 
 class DemoError(Exception):
@@ -50,7 +50,7 @@ def pipeline(log_dir: Path) -> Iterator[tuple[EmbeddedPipeline, str]]:
             kafka = running.enter_context(EmbeddedPipeline(TOPICS))
             running.enter_context(stack.recogniser(kafka, log_dir))
             gateway = running.enter_context(stack.gateway(kafka, log_dir))
-        console.print(
+        console.say(
             f"broker, schema registry, recogniser and gateway are ready "
             f"({time.monotonic() - started:.1f} s)"
         )
@@ -112,7 +112,7 @@ def hops(audio: Mapping[str, str], text: Mapping[str, str], answered_ms: int) ->
 def show(file: Path, log_dir: Path) -> None:
     """Run the demo on one recording."""
     recording = load(file)
-    console.print(f"speaking {file.name}")
+    console.say(f"speaking {file.name}")
     with pipeline(log_dir) as (kafka, url):
         outcome, answered_ms = speak(url, recording)
         records = records_of(kafka, outcome.final["correlation_id"])
@@ -122,8 +122,8 @@ def show(file: Path, log_dir: Path) -> None:
             )
     console.print(hops(records[AUDIO_TOPIC].headers, records[TEXT_TOPIC].headers, answered_ms))
     said = event.payload.text or "(no speech)"
-    console.print(f"correlation id: {event.correlation_id}")
-    console.print(f"transcript: {said}", style="bold")
+    console.say(f"correlation id: {event.correlation_id}")
+    console.say(f"transcript: {said}", style="bold")
 
 
 def main(
@@ -141,12 +141,12 @@ def main(
         except client.TooLong as error:
             _fail(2, f"{file}: {error}")
         except (DemoError, EmbeddedError, stack.StackError, client.StreamError) as error:
-            print(stack.last_lines(Path(directory)), file=sys.stderr)
+            say_lines(stack.last_lines(Path(directory)))
             _fail(1, str(error))
 
 
 def _fail(code: int, line: str) -> NoReturn:
-    print(f"demo: {line}", file=sys.stderr)
+    complain("demo", line)
     raise typer.Exit(code)
 
 
@@ -155,6 +155,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 if __name__ == "__main__":
+    survive_ascii()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     try:

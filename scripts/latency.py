@@ -29,6 +29,7 @@ from pipeline_tools.latency.report import Report, ReportError
 from pipeline_tools.latency.result import Result
 from pipeline_tools.latency.screen import say, show
 from pipeline_tools.stack import StackError
+from pipeline_tools.terminal import complain, survive_ascii
 from speech_lib.errors import (
     BrokerUnavailable,
     ConfigError,
@@ -131,7 +132,7 @@ def judged(old: Report, new: Report, rule: Rule) -> list[str]:
 
 
 def _complain(code: Exit, line: str) -> Exit:
-    print(f"latency: {line}", file=sys.stderr)
+    complain("latency", line)
     return code
 
 
@@ -228,6 +229,7 @@ def main(  # noqa: PLR0913, PLR0917 - each is an option
 
 
 if __name__ == "__main__":
+    survive_ascii()
     signal.signal(signal.SIGTERM, _interrupt)  # what was started is stopped
     try:
         app()

@@ -20,6 +20,7 @@ from pipeline_tools.audio import AudioError
 from pipeline_tools.load.clients import Answer, Kind, Load, Plan, Tally, Tape
 from pipeline_tools.load.metrics import Watch
 from pipeline_tools.load.report import Report, Spread
+from pipeline_tools.terminal import Terminal, complain, survive_ascii
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from speech_lib import looplag
@@ -109,7 +110,7 @@ def report(plan: Plan, tally: Tally, watch: Watch, own_lags: list[float]) -> Rep
 
 def run(plan: Plan, url: str, ops_url: str, json_file: Path | None) -> Exit:
     """Put on the load, print the report, and return the exit code."""
-    console = Console(highlight=False)
+    console = Terminal()
     screen = Screen(plan.seconds, console)
     try:
         load = Load(client.check_url(url, {}), plan, Tape.of(SAMPLES), screen.answer)
@@ -130,7 +131,7 @@ def run(plan: Plan, url: str, ops_url: str, json_file: Path | None) -> Exit:
 
 
 def _complain(code: Exit, line: str) -> Exit:
-    print(f"load: {line}", file=sys.stderr)
+    complain("load", line)
     return code
 
 
@@ -169,6 +170,7 @@ def main(
 
 
 if __name__ == "__main__":
+    survive_ascii()
     try:
         app()
     except KeyboardInterrupt:

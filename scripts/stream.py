@@ -15,6 +15,7 @@ import typer
 from pipeline_tools import client
 from pipeline_tools.audio import BYTES_PER_SECOND, AudioError, Recording, load
 from pipeline_tools.screen import Screen
+from pipeline_tools.terminal import complain, survive_ascii
 
 DEFAULT_URL = "ws://localhost:8000/ws/audio"
 
@@ -109,7 +110,7 @@ def run(file: Path, url: str, language: str | None, *, as_json: bool, fast: bool
 
 
 def _complain(code: Exit, line: str) -> Exit:
-    print(f"stream: {line}", file=sys.stderr)
+    complain("stream", line)
     return code
 
 
@@ -137,6 +138,7 @@ def main(
 
 
 if __name__ == "__main__":
+    survive_ascii()
     try:
         app()
     except KeyboardInterrupt:

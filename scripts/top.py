@@ -7,23 +7,20 @@ What is shown is explained in docs/operations.md (the metrics) and docs/runbook.
 """
 
 import asyncio
-import json
 import math
-import sys
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import IntEnum
-from io import TextIOWrapper
 from typing import Annotated
 
 import aiohttp
 import typer
+from pipeline_tools.terminal import Terminal, json_text, survive_ascii
 from pipeline_tools.top.figures import History, gateway, recogniser
 from pipeline_tools.top.look import look
 from pipeline_tools.top.screen import Frame, Service
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
 from rich.live import Live
 from speech_lib.setting_types import HttpUrl
 
@@ -82,7 +79,7 @@ class Top:
         """Return what is now, for programs."""
         figures = {each.name: asdict(each.history.newest) for each in self._services}
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        return json.dumps({"at": at, **figures})
+        return json_text({"at": at, **figures})
 
 
 class Display:
@@ -90,7 +87,7 @@ class Display:
 
     def __init__(self, *, as_json: bool, once: bool) -> None:
         self._as_json = as_json
-        self._console = Console(highlight=False, markup=False, emoji=False)
+        self._console = Terminal()
         if not self._console.is_terminal:
             self._console.width = PIPED_WIDTH
         self._console.width = max(self._console.width, MIN_WIDTH)
@@ -169,6 +166,5 @@ def main(
 
 
 if __name__ == "__main__":
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+    survive_ascii()
     app()

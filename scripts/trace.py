@@ -9,17 +9,15 @@ The exit code says whether the text is there; `--help` lists the codes.
 
 import logging
 import re
-import sys
 import time
 import uuid
 from dataclasses import dataclass
 from enum import IntEnum
-from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 from pipeline_tools.environment import DEFAULT_REGISTRY, DEFAULT_SERVERS, PipelineEnvironment
-from pipeline_tools.trace.screen import printable
+from pipeline_tools.terminal import complain, survive_ascii
 from pipeline_tools.trace.tracer import Tracer, Where, tracer
 from pydantic import Field
 from speech_lib.errors import (
@@ -151,7 +149,7 @@ def _since_ms(since: str | None) -> int | None:
 
 
 def _complain(code: Exit, line: str) -> Exit:
-    print(f"trace: {printable(line)}", file=sys.stderr)
+    complain("trace", line)
     return code
 
 
@@ -189,6 +187,5 @@ def main(
 
 
 if __name__ == "__main__":
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # people say more than ASCII
+    survive_ascii()  # people say more
     app()

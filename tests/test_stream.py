@@ -6,21 +6,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from pipeline_tools import audio, stack
+from pipeline_tools.scripted_gateway import Visit, scripted
 from speech_lib.testing.pipeline import Pipeline
 from stream import app
 from typer.testing import CliRunner
-from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
@@ -28,14 +26,6 @@ ROOT = Path(__file__).parent.parent
 RAW = ROOT / "samples" / "go-forward-ten-meters.raw"
 WAV = ROOT / "samples" / "sense-and-sensibility-0870.wav"
 RUN_TIMEOUT_SECONDS = 50
-
-LIMITS = {
-    "max_chunk_bytes": 65536,
-    "max_audio_bytes": 1_572_820,
-    "max_messages_per_second": 200,
-    "idle_timeout_seconds": 10,
-    "max_session_seconds": 60,
-}
 
 
 @dataclass(frozen=True)
@@ -141,67 +131,7 @@ def test_a_directory_is_refused(tmp_path: Path):
         audio.load(tmp_path)
 
 
-# A gateway that does what it is told
-
-
-Script = Callable[["Visit"], None]
-
-
-@dataclass
-class Visit:
-    """One client at the scripted gateway: what it sent, and means to answer it."""
-
-    connection: ServerConnection
-    chunks: list[bytes] = field(default_factory=list)
-
-    def say(self, **frame: Any) -> None:
-        """Send a message with the fixed correlation id."""
-        self.connection.send(json.dumps({"correlation_id": "c", **frame}))
-
-    def greet(self, **limits: float) -> None:
-        """Send the greeting."""
-        self.say(status="connected", protocol="speech-ingress.v1", limits={**LIMITS, **limits})
-
-    def hear(self, chunks: int | None = None) -> None:
-        """Take audio until `done`, or only so many messages."""
-        while chunks is None or len(self.chunks) < chunks:
-            message = self.connection.recv(10)
-            if isinstance(message, str):
-                assert json.loads(message) == {"event": "done"}
-                return
-            self.chunks.append(message)
-
-    def accept(self, **changed: Any) -> None:
-        """Send the receipt for what was heard, and close."""
-        heard = b"".join(self.chunks)
-        receipt = {"audio_bytes": len(heard), "sha256": hashlib.sha256(heard).hexdigest()}
-        self.say(**{"status": "accepted", "ended_by": "done", **receipt, **changed})
-        self.connection.close(1000, "done")
-
-    def fail(self, code: str, close_code: int, *, retryable: bool, stored: str) -> None:
-        """Send an error, and close."""
-        self.say(status="error", code=code, message="m", retryable=retryable, stored=stored)
-        self.connection.close(close_code, code)
-
-
-@contextmanager
-def scripted(script: Script) -> Iterator[tuple[str, list[Visit]]]:
-    """Serve `script` to each client on a free port."""
-    visits: list[Visit] = []
-
-    def handle(connection: ServerConnection) -> None:
-        visits.append(Visit(connection))
-        with suppress(ConnectionClosed):  # the client has seen enough
-            script(visits[-1])
-
-    with serve(handle, "127.0.0.1", 0, compression=None) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}/ws/audio", visits
-        finally:
-            server.shutdown()
-            thread.join()
+# What a gateway answers
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,8 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -26,67 +25,45 @@ from websockets.exceptions import (
     InvalidURI,
 )
 
+from pipeline_tools import answers
+from pipeline_tools.answers import SUBPROTOCOL, AnswerError, Frame
 from pipeline_tools.audio import BYTES_PER_SECOND
 from pipeline_tools.pace import Limits, Pace
+from pipeline_tools.stream_errors import (
+    NoAnswer,
+    NotAGateway,
+    Refused,
+    StreamError,
+    TooLong,
+    Unreachable,
+    WrongUrl,
+)
 
-SUBPROTOCOL = "speech-ingress.v1"
+__all__ = [
+    "SUBPROTOCOL",
+    "Frame",
+    "Hooks",
+    "NoAnswer",
+    "NotAGateway",
+    "Outcome",
+    "Refused",
+    "StreamError",
+    "TooLong",
+    "Unreachable",
+    "WrongUrl",
+    "check_url",
+    "stream",
+]
+
 OPEN_TIMEOUT_SECONDS = 10.0
 ANSWER_TIMEOUT_SECONDS = 60.0
 """For the greeting, and from the end of the sending to the final message."""
 
 _CLIENTS_FAULT = frozenset({1002, 1003, 1007, 1008, 1009})  # RFC 6455 section 7.4.1
+_SERVERS_FAULT = frozenset({1002, 1007, 1009})
+"""What our own side closes with where the frames of the other one cannot be taken."""
 
 CLOSE_TIMEOUT_SECONDS = 5.0
-
-Frame = dict[str, Any]
-
-
-class StreamError(Exception):
-    """There was no final message; the text is the one line for the user."""
-
-
-class WrongUrl(StreamError):
-    """The URL is not one of a gateway."""
-
-
-class TooLong(StreamError):
-    """The gateway's greeting says that it does not take a recording of this length."""
-
-
-class Unreachable(StreamError):
-    """Nobody answers at the URL, for now."""
-
-
-class NotAGateway(StreamError):
-    """What answers does not speak `speech-ingress.v1`."""
-
-
-class NoAnswer(StreamError):
-    """The connection ended, or time ran out, before the final message; it may be stored.
-
-    Attributes:
-        clients_fault: whether the close code blames the client: the same again fails again.
-    """
-
-    def __init__(self, text: str, *, clients_fault: bool) -> None:
-        super().__init__(text)
-        self.clients_fault = clients_fault
-
-
-class Refused(StreamError):
-    """The request was refused before the upgrade.
-
-    Attributes:
-        status: the HTTP status.
-        code: the gateway's name for it, or the status' own where a proxy refused.
-        retryable: whether the same request may succeed later.
-    """
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(f"refused with HTTP {status} {code}: {message}".rstrip(": "))
-        self.status = status
-        self.code = code
-        self.retryable = status == 429 or status >= 500  # noqa: PLR2004 - HTTP's own numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +145,18 @@ async def stream(
         return await _Utterance(connection, pcm, hooks or Hooks()).speak(paced=paced)
 
 
+class _ConnectOnce(connect):
+    """Connects where it was told to, and nowhere that a server sends it."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Take a redirect for the refusal that it is: somebody else would get the audio."""
+        return exc
+
+
 async def _connect(url: str) -> ClientConnection:
     where = urlsplit(url).netloc.rpartition("@")[2]
     try:
-        return await connect(
+        return await _ConnectOnce(
             url,
             subprotocols=[SUBPROTOCOL],  # type: ignore[list-item] # a NewType of str
             compression=None,
@@ -207,12 +192,16 @@ def _why(error: Exception) -> str:
 def _refusal(error: InvalidStatus) -> Refused:
     """Read the JSON body of a refusal; a proxy's has none."""
     response = error.response
+    told = answers.refusal(bytes(response.body or b""))
+    return Refused(response.status_code, *(told or (response.reason_phrase, "")))
+
+
+@contextlib.contextmanager
+def _judged() -> Iterator[None]:
     try:
-        body = json.loads(response.body or b"")
-        code, message = str(body["code"]), str(body["message"])
-    except (ValueError, KeyError, TypeError):
-        code, message = response.reason_phrase, ""
-    return Refused(response.status_code, code, message)
+        yield
+    except AnswerError as error:
+        raise NotAGateway(f"what answers {error}") from None
 
 
 class _Utterance:
@@ -224,6 +213,7 @@ class _Utterance:
         self._hooks = hooks
         self._sent = 0
         self._complete = False
+        self._correlation_id = ""
         self._hurry = asyncio.Event()
 
     async def speak(self, *, paced: bool) -> Outcome:
@@ -267,12 +257,11 @@ class _Utterance:
                 frame = await self._receive()
         except TimeoutError:
             raise NotAGateway("connected, but there was no greeting") from None
-        if (frame.get("status"), frame.get("protocol")) != ("connected", SUBPROTOCOL):
-            raise NotAGateway(f"what answers does not greet as {SUBPROTOCOL}")
-        try:
-            return Limits(**{limit.name: frame["limits"][limit.name] for limit in fields(Limits)})
-        except (KeyError, TypeError):
-            raise NotAGateway("the greeting does not name the limits") from None
+        with _judged():
+            limits = answers.greeting(frame)
+        self._correlation_id = frame["correlation_id"]
+        self._hooks.frame(frame)
+        return limits
 
     def _check_length(self, limits: Limits, *, paced: bool) -> None:
         longest, seconds = limits.max_audio_bytes, len(self._pcm) / BYTES_PER_SECOND
@@ -291,29 +280,32 @@ class _Utterance:
         """Return the final message."""
         while True:
             frame = await self._receive()
-            match frame.get("status"):
-                case "accepted" | "error":
-                    return frame
-                case "draining":
-                    self._hurry.set()  # a recording need not wait for its own sound
+            with _judged():
+                final = answers.is_final(frame, self._correlation_id)
+            self._hooks.frame(frame)
+            if final:
+                return frame
+            if frame.get("status") == "draining":
+                self._hurry.set()  # a recording need not wait for its own sound
 
     async def _receive(self) -> Frame:
         try:
-            text = await self._connection.recv()
-            frame = json.loads(text)
-        except ConnectionClosed:
-            code = self._connection.close_code or 1006
-            reason = f' "{self._connection.close_reason}"' if self._connection.close_reason else ""
-            raise NoAnswer(
-                f"the connection ended with {code}{reason} and no final message",
-                clients_fault=code in _CLIENTS_FAULT,
-            ) from None
-        except ValueError:
-            raise NotAGateway("what answers sends text that is not JSON") from None
-        if not isinstance(frame, dict):
-            raise NotAGateway("what answers sends JSON that is not an object")
-        self._hooks.frame(frame)
-        return frame
+            message = await self._connection.recv()
+        except ConnectionClosed as closed:
+            raise self._ended(closed) from None
+        with _judged():
+            return answers.read(message)
+
+    def _ended(self, closed: ConnectionClosed) -> StreamError:
+        """Return what to make of a connection that ended before the final message."""
+        if closed.sent and not closed.rcvd_then_sent and closed.sent.code in _SERVERS_FAULT:
+            return NotAGateway("what answers breaks the WebSocket protocol")
+        code = self._connection.close_code or 1006
+        reason = f' "{self._connection.close_reason}"' if self._connection.close_reason else ""
+        return NoAnswer(
+            f"the connection ended with {code}{reason} and no final message",
+            clients_fault=code in _CLIENTS_FAULT,
+        )
 
     async def _send(self, limits: Limits) -> None:
         """Send the samples, then `done`; end early where the gateway has ended it."""

@@ -5,10 +5,12 @@ Pure. Used by `load.metrics` and by `top.py`'s figures.
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,8 @@ class Histogram:
         if self.bounds != earlier.bounds:
             return None
         counts = tuple(now - was for now, was in zip(self.counts, earlier.counts, strict=True))
-        return None if min(counts) < 0 else Histogram(self.bounds, counts)
+        grows = all(below <= count for below, count in pairwise((0.0, *counts)))
+        return Histogram(self.bounds, counts) if grows else None
 
     def quantile(self, part: float) -> float | None:
         """Return the value that this part (0 to 1) of the observations does not exceed.
@@ -48,6 +51,9 @@ class Histogram:
 
 
 Labels = Mapping[str, str]
+
+_LARGEST = 1e18
+"""What is beyond it, or not a number, is nothing that our services count: it is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +79,16 @@ class Page:
         return next((labels.get(label) for labels, _ in self.samples.get(name, ())), None)
 
     def histogram(self, name: str) -> Histogram | None:
-        """Return a histogram that has no labels of its own."""
+        """Return a histogram that has no labels of its own; nothing if it cannot be one."""
         buckets = self.by(f"{name}_bucket", "le")
         if not buckets:
             return None
-        bounds, counts = zip(*sorted((float(le), n) for le, n in buckets.items()), strict=True)
-        return Histogram(bounds, counts)
+        try:
+            bounds, counts = zip(*sorted((float(le), n) for le, n in buckets.items()), strict=True)
+        except ValueError:  # a bound that is no number
+            return None
+        grows = all(below <= count for below, count in pairwise((0.0, *counts)))
+        return Histogram(bounds, counts) if grows and bounds[-1] == math.inf else None
 
 
 def read(page: str) -> Page:
@@ -88,7 +98,15 @@ def read(page: str) -> Page:
         ValueError: It is not such a page.
     """
     samples: dict[str, list[tuple[Labels, float]]] = defaultdict(list)
-    for family in text_string_to_metric_families(page):
-        for sample in family.samples:
+    for sample in _samples(page):
+        if abs(sample.value) <= _LARGEST:
             samples[sample.name].append((sample.labels, sample.value))
     return Page({name: tuple(found) for name, found in samples.items()})
+
+
+def _samples(page: str) -> Iterator[Sample]:
+    try:
+        for family in text_string_to_metric_families(page):
+            yield from family.samples
+    except (AttributeError, LookupError, TypeError) as error:  # the parser trusts what it reads
+        raise ValueError from error

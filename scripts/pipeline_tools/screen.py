@@ -4,16 +4,15 @@ Used by `stream.py` and the demo.
 """
 
 import hashlib
-import json
 import time
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline_tools.audio import BYTES_PER_SECOND, Recording
 from pipeline_tools.client import Hooks, Outcome
+from pipeline_tools.terminal import Terminal, json_text
 
 
 class Screen:
@@ -22,7 +21,7 @@ class Screen:
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._started = time.monotonic()
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = Terminal(soft_wrap=True)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -37,7 +36,7 @@ class Screen:
         """Say what is going to be sent."""
         self.progress.update(self._task, total=recording.seconds)
         if not self._as_json:
-            self._print(f"{recording.seconds:.1f} s of audio ({recording.origin})")
+            self._console.say(f"{recording.seconds:.1f} s of audio ({recording.origin})")
 
     def sent(self, count: int) -> None:
         """Move the progress bar to `count` bytes."""
@@ -45,7 +44,7 @@ class Screen:
 
     def frame(self, frame: dict[str, Any]) -> None:
         """Show a message as a client sees it."""
-        self._line({"frame": frame}, json.dumps(frame))
+        self._line({"frame": frame}, json_text(frame))
 
     def closed(self, outcome: Outcome) -> None:
         """Show the close frame and what was sent."""
@@ -63,9 +62,7 @@ class Screen:
         elapsed = time.monotonic() - self._started
         if self._as_json:
             at = datetime.now(UTC).isoformat(timespec="milliseconds")
-            print(json.dumps({"at": at, "elapsed_ms": round(elapsed * 1000), **fields}), flush=True)
+            told = {"at": at, "elapsed_ms": round(elapsed * 1000), **fields}
+            print(json_text(told), flush=True)
         else:
-            self._print(f"{elapsed:7.3f} s  {text}")
-
-    def _print(self, text: str) -> None:
-        self._console.print(text, markup=False)
+            self._console.say(f"{elapsed:7.3f} s  {text}")

@@ -1,7 +1,6 @@
 """Measure a pipeline as the options of `latency.py` say: where it is, what to speak, the report."""
 
 import asyncio
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -14,7 +13,7 @@ from speech_lib.errors import SchemaNotFound
 from speech_lib.events import TextRecognizedEvent
 from speech_lib.registry import EventDeserializer, SchemaRegistry
 
-from pipeline_tools import client
+from pipeline_tools import answers, client
 from pipeline_tools.audio import load
 from pipeline_tools.environment import PipelineEnvironment
 from pipeline_tools.latency import report as latency_report
@@ -27,6 +26,7 @@ from pipeline_tools.latency.stack import Place
 from pipeline_tools.load.clients import Tape
 from pipeline_tools.machine import load_average, this_machine
 from pipeline_tools.stack import StackError, last_lines
+from pipeline_tools.terminal import say_lines
 from pipeline_tools.trace import tracing
 
 SAMPLES = Path(__file__).parents[3] / "samples"
@@ -93,7 +93,8 @@ class Options:
 
     def settings(self, place: Place, utterances: list[Utterance]) -> Settings:
         """Return what has been measured, for the report."""
-        limits = (each.greeting["limits"] for each in utterances if "limits" in each.greeting)
+        told = (each.greeting["limits"] for each in utterances if each.greeting)
+        limits = ({name: each[name] for name in answers.LIMITS} for each in told)
         return Settings(
             stack=place.kind,
             engine=place.engine,
@@ -171,5 +172,5 @@ def place_of(options: Options) -> Iterator[Place]:
             with latency_stack.embedded(Path(directory), options.clients) as place:
                 yield place
         except StackError:
-            print(last_lines(Path(directory)), file=sys.stderr)
+            say_lines(last_lines(Path(directory)))
             raise

@@ -15,6 +15,7 @@ from rich.table import Table
 from pipeline_tools.latency.hops import END_TO_END, HOPS
 from pipeline_tools.machine import Machine
 from pipeline_tools.percentiles import percentiles
+from pipeline_tools.terminal import json_text
 
 SLOWEST = 3
 _PARTS = (0.5, 0.9, 0.95, 0.99)
@@ -132,7 +133,7 @@ class Report:
 
     def json(self) -> str:
         """Return it as one JSON object."""
-        return _ADAPTER.dump_json(self, indent=2).decode() + "\n"
+        return json_text(_ADAPTER.dump_python(self, mode="json"), indent=2) + "\n"
 
 
 _ADAPTER = TypeAdapter(Report)

@@ -3,16 +3,17 @@
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline_tools.latency import report as latency_report
 from pipeline_tools.latency.report import Report
 from pipeline_tools.latency.run import Utterance
+from pipeline_tools.terminal import Terminal
 
 MIN_WIDTH = 110
 
-_console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+_console = Terminal(soft_wrap=True)
 _console.width = max(_console.width, MIN_WIDTH)
 
 
@@ -57,8 +58,11 @@ class Screen:
 
 
 def say(what: RenderableType) -> None:
-    """Print something for people."""
-    _console.print(what)
+    """Print something for people; text in one line."""
+    if isinstance(what, str):
+        _console.say(what)
+    else:
+        _console.print(what)
 
 
 def show(report: Report) -> None:

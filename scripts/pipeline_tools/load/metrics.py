@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import aiohttp
 
 from pipeline_tools.metrics_page import Histogram, read
+from pipeline_tools.ops_page import get
 
 LAG = "speech_gateway_loop_lag_seconds"
 MEMORY = "process_resident_memory_bytes"
 
-_TIMEOUT = aiohttp.ClientTimeout(total=5)
+_SECONDS = 5.0
 _WARM_UP = 0.1
 """This part of a run fills pools and caches; how memory grows is judged by the rest."""
 
@@ -55,12 +56,9 @@ class Watch:
     async def look(self) -> None:
         """Look once; a page that is not there is left out."""
         try:
-            async with (
-                aiohttp.ClientSession(timeout=_TIMEOUT) as session,
-                session.get(self._url) as answer,
-            ):
-                answer.raise_for_status()
-                self._readings.append(read_page(await answer.text()))
+            async with aiohttp.ClientSession() as session:
+                _, page = await get(session, self._url, {200}, _SECONDS)
+            self._readings.append(read_page(page))
         except (aiohttp.ClientError, TimeoutError, ValueError):
             return
 

@@ -1,6 +1,5 @@
 """What a run of `load.py` has shown: one object, as a table for people and as JSON for programs."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -9,6 +8,7 @@ from rich.table import Table
 from pipeline_tools.load.metrics import Memory
 from pipeline_tools.metrics_page import Histogram
 from pipeline_tools.percentiles import percentiles
+from pipeline_tools.terminal import json_text, printable
 
 NOT_AVAILABLE = "not available"
 _MIB = 1024 * 1024
@@ -74,7 +74,7 @@ class Report:
 
     def json(self) -> str:
         """Return it as one JSON object with the names above."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        return json_text(asdict(self), indent=2) + "\n"
 
     def table(self) -> Table:
         """Return it for people."""
@@ -103,7 +103,7 @@ def _codes(name: str, counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
     if not counts:
         yield name, "0"
     for code, count in sorted(counts.items()):
-        yield f"{name}: {code}", str(count)
+        yield f"{name}: {printable(code)}", str(count)
 
 
 def _spread(name: str, spread: Spread | None) -> Iterator[tuple[str, str]]:

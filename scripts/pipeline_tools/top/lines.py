@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from rich.filesize import decimal
 
+from pipeline_tools.terminal import printable
 from pipeline_tools.top.figures import Gateway, Process, Quantiles, Recogniser
-from pipeline_tools.trace.screen import printable
 
 NOT_KNOWN = "-"
 

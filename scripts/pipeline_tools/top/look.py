@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from pipeline_tools.metrics_page import Page, read
+from pipeline_tools.ops_page import get
 
-_TIMEOUT = aiohttp.ClientTimeout(total=2)
-_MAX_BYTES = 1 << 20
-"""Far more than either page has: what answers may be something else."""
+_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +41,22 @@ async def look(session: aiohttp.ClientSession, ops_url: str) -> Look:
     """Ask the operations port at `ops_url` once; takes 2 s at most."""
     try:
         (status, ready), (_, metrics) = await asyncio.gather(
-            _get(session, f"{ops_url.rstrip('/')}/readyz", {200, 503}),
-            _get(session, f"{ops_url.rstrip('/')}/metrics", {200}),
+            get(session, f"{ops_url.rstrip('/')}/readyz", {200, 503}, _SECONDS),
+            get(session, f"{ops_url.rstrip('/')}/metrics", {200}, _SECONDS),
         )
         return Look(time.monotonic(), read(metrics), status == 200, _reasons(ready))  # noqa: PLR2004 - HTTP's OK
     except TimeoutError:
         problem = "does not answer"
     except aiohttp.ClientConnectionError:
         problem = "cannot be reached"
-    except (aiohttp.ClientError, ValueError):
+    except (aiohttp.ClientError, ValueError, RecursionError):
         problem = "what answers is not an operations port"
     return Look(time.monotonic(), problem=problem)
-
-
-async def _get(session: aiohttp.ClientSession, url: str, expected: set[int]) -> tuple[int, str]:
-    async with session.get(url, timeout=_TIMEOUT, allow_redirects=False) as answer:
-        if answer.status not in expected:
-            raise ValueError(answer.status)
-        body = await answer.content.read(_MAX_BYTES)
-        while not answer.content.at_eof() and len(body) < _MAX_BYTES:
-            body += await answer.content.read(_MAX_BYTES)
-        return answer.status, body.decode()
 
 
 def _reasons(body: str) -> dict[str, str]:
     found = json.loads(body)
     reasons = found.get("reasons", {}) if isinstance(found, dict) else {}
     if not isinstance(reasons, dict):
-        raise TypeError
+        raise ValueError(reasons)  # noqa: TRY004 - what was read is wrong, no argument
     return {str(condition): str(reason) for condition, reason in reasons.items()}

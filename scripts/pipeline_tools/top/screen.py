@@ -11,9 +11,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from pipeline_tools.terminal import printable
 from pipeline_tools.top.figures import HISTORY_SECONDS, WINDOW_SECONDS, History, State
 from pipeline_tools.top.lines import lines
-from pipeline_tools.trace.screen import printable
 
 BARS = "▁▂▃▄▅▆▇█"
 ASCII_BARS = "_.-~=+*#"
@@ -93,7 +93,7 @@ def spark(values: Iterable[tuple[float, float | None]], bars: str = BARS) -> str
     cells: list[float | None] = [None] * CELLS
     for at, value in known:
         cell = CELLS - 1 - int((newest - at) / HISTORY_SECONDS * CELLS)
-        if value is not None and cell >= 0:
+        if value is not None and value >= 0 and cell >= 0:
             cells[cell] = max(value, cells[cell] or 0.0)
     scale = (len(bars) - 1) / (max(filter(None, cells), default=1.0))
     return "".join(" " if value is None else bars[round(value * scale)] for value in cells)

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline_tools.terminal import Terminal, printable
 from pipeline_tools.trace import tracing
 from pipeline_tools.trace.tracing import Hop, Missing, Trace
 
@@ -56,8 +56,8 @@ PLAIN = Shapes(".", "-", "#", "|")
 class Screen:
     """Prints traces; every line of many shares the scale of the longest so far."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False, markup=False, emoji=False)
+    def __init__(self, console: Terminal | None = None) -> None:
+        self._console = console or Terminal()
         if console is None:
             width = self._console.width if self._console.is_terminal else PIPED_WIDTH
             self._console.width = max(width, MIN_WIDTH)
@@ -66,18 +66,18 @@ class Screen:
 
     def whole(self, found: Trace) -> None:
         """Show one utterance: its hops, and what was heard."""
-        print_ = self._console.print
-        print_(f"utterance {found.correlation_id}")
-        ending = f", ended by {printable(found.ended_by)}" if found.ended_by else ""
-        print_(f"{_day(found)}{ending}")
-        print_(self._hops(found))
+        say = self._console.say
+        say(f"utterance {found.correlation_id}")
+        ending = f", ended by {found.ended_by}" if found.ended_by else ""
+        say(f"{_day(found)}{ending}")
+        self._console.print(self._hops(found))
         if _slowest(found):
-            print_("* the longest wait after the end of audio")
+            say("* the longest wait after the end of audio")
         for result in found.results:
-            print_(f"text: {_said(result)}", style="bold")
-            print_(f"language {printable(result.language)}, confidence {result.confidence:.2f}")
+            say(f"text: {_said(result)}", style="bold")
+            say(f"language {result.language}, confidence {result.confidence:.2f}")
             if result.repeats:
-                print_(f"the same result was stored again: {result.repeats} times")
+                say(f"the same result was stored again: {result.repeats} times")
 
     def head(self) -> None:
         """Say what stands in the lines that follow."""
@@ -104,7 +104,7 @@ class Screen:
         )
 
     def _print(self, line: str) -> None:
-        text = Text(line)
+        text = Text(printable(line))
         text.truncate(self._console.width, overflow="ellipsis")
         self._console.print(text)
 
@@ -153,14 +153,9 @@ def outcome(found: Trace) -> str:
     if found.results:
         return " / ".join(_said(result) for result in found.results)
     if found.refusal:
-        return f"dead letter: {printable(found.refusal.reason)}"
+        return f"dead letter: {found.refusal.reason}"
     assert found.missing is not None  # noqa: S101  # what has no text lacks a hop
     return _waits(found.missing)
-
-
-def printable(text: str) -> str:
-    """Take out what would speak to the terminal: anyone may have written the record."""
-    return "".join(each if each.isprintable() else "\ufffd" for each in text)
 
 
 def _waits(missing: Missing) -> str:
@@ -171,7 +166,7 @@ def _waits(missing: Missing) -> str:
 
 
 def _said(result: tracing.Result) -> str:
-    return printable(result.text) or "(no speech)"
+    return result.text or "(no speech)"
 
 
 def _slowest(found: Trace) -> Hop | None:

@@ -3,7 +3,6 @@
 Used by `trace.py`, which turns its options into calls and what is raised into exit codes.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from speech_lib.kafka import KafkaSettings
 from speech_lib.records import ReceivedRecord
 from speech_lib.registry import EventDeserializer, SchemaRegistry
 
+from pipeline_tools.terminal import json_text
 from pipeline_tools.trace import follow as trace_follow
 from pipeline_tools.trace import group as trace_group
 from pipeline_tools.trace import newest as trace_newest
@@ -144,7 +144,7 @@ class Tracer:
 
 
 def _print_json(found: Trace) -> None:
-    print(json.dumps(found.to_json()), flush=True)
+    print(json_text(found.to_json()), flush=True)
 
 
 def _by_id(records: Sequence[ReceivedRecord]) -> dict[str, Sequence[ReceivedRecord]]:

@@ -285,7 +285,7 @@ def _place(record: ReceivedRecord) -> Place:
 
 
 def _time(record: ReceivedRecord) -> int | None:
-    return record.timestamp_ms if record.timestamp_ms >= 0 else None
+    return record.timestamp_ms if 0 <= record.timestamp_ms < 10**_MAX_DIGITS else None
 
 
 def told_number(told: Mapping[str, str], name: str) -> int | None:
