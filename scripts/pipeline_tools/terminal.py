@@ -43,8 +43,7 @@ def say_lines(text: str) -> None:
 
 def json_text(value: object, indent: int | None = None) -> str:
     """Return JSON in ASCII; what is no finite number is null, as JSON has no word for it."""
-    text = json.dumps(_finite(value), allow_nan=False, indent=indent)
-    return text.replace("\x7f", "\\u007f")  # the one character that is neither escaped nor shown
+    return json.dumps(_finite(value), allow_nan=False, indent=indent)
 
 
 def _finite(value: object) -> object:
