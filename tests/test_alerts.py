@@ -221,3 +221,14 @@ def test_every_panel_is_explained_and_has_its_place():
         and b["y"] < a["y"] + a["h"]
     ]
     assert overlapping == []
+
+
+def test_prometheus_bounds_what_a_service_tells_it():
+    """A service that was taken over fills no memory; our own pages are far below the bounds."""
+    told = CONFIG["global"]
+    assert told["body_size_limit"] == "1MB"
+    for metrics in (GatewayMetrics(), AsrMetrics()):
+        page = generate_latest(metrics.registry).decode()
+        samples = [line for line in page.splitlines() if not line.startswith("#")]
+        assert len(page) < 1_000_000 / 10
+        assert len(samples) < told["sample_limit"] / 10
