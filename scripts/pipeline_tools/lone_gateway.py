@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from speech_gateway.__main__ import server_config
-from speech_gateway.admission import Admission
+from speech_gateway.__main__ import admission_of, server_config
 from speech_gateway.config import GatewaySettings
 from speech_gateway.conversation import Context
 from speech_gateway.metrics import Metrics
@@ -116,7 +115,7 @@ class _Yes:
 
 async def _run(settings: GatewaySettings, signals: StopSignals) -> None:
     loop = asyncio.get_running_loop()
-    admission = Admission(settings.max_connections, settings.max_connections_per_address)
+    admission = admission_of(settings)
     metrics = Metrics()
     server = GatewayServer(server_config(settings), _Yes(), admission, lambda: True, metrics)
     health = Health([], loop.time())

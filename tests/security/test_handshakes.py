@@ -69,6 +69,22 @@ def asking(query: str) -> bytes:
     return request(f"/ws/audio?{query}")
 
 
+def filled(size: int) -> bytes:
+    """Return a handshake of this many bytes, in lines that are not too long."""
+    head = lines(*LINES)[:-2]
+    while (left := size - len(head) - 2) > 0:
+        line = min(left, 8_000) if not 8_000 < left < 8_020 else left // 2
+        head += b"X: " + b"x" * (line - 5) + b"\r\n"
+    return head + b"\r\n"
+
+
+def listing(name: str, items: str, size: int, *, times: int = 1) -> bytes:
+    """Return a handshake in which a header has so many bytes of a list, so many times."""
+    value = (items * size)[:size]
+    kept = [line for line in LINES if not line.startswith(f"{name}:")]
+    return lines(*kept, *[f"{name}: {value}"] * times)
+
+
 MALFORMED: dict[str, tuple[bytes, Answer]] = {
     # Too much of it
     "129 headers": (request(headers=[(f"X-{i}", "x") for i in range(124)]), TOO_LARGE_HEADERS),
@@ -79,6 +95,21 @@ MALFORMED: dict[str, tuple[bytes, Answer]] = {
     "10,000 languages": (asking("&".join(["language="] * 10_000)), TOO_LONG_LINE),
     "800 languages": (asking("&".join(["language="] * 800)), Refusal.INVALID_LANGUAGE),
     "1 MB without an end of line": (b"GET /" + b"x" * 1_000_000, TOO_LONG_LINE),
+    "head of 16 KiB and a byte": (filled(16_385), TOO_LARGE_HEADERS),
+    "head of 1 MB": (filled(1_000_000), TOO_LARGE_HEADERS),
+    "head of 16 KiB without an end": (filled(16_386)[:-2] + b"x", TOO_LARGE_HEADERS),
+    "Connection of 513 bytes": (listing("Connection", "upgrade,", 513), TOO_LARGE_HEADERS),
+    "Connection of 8 kB": (listing("Connection", "a,", 8_000), TOO_LARGE_HEADERS),
+    "Connections of 513 bytes": (listing("Connection", "a,", 171, times=3), TOO_LARGE_HEADERS),
+    "Upgrade of 513 bytes": (listing("Upgrade", "websocket,", 513), TOO_LARGE_HEADERS),
+    "subprotocols of 513 bytes": (
+        listing("Sec-WebSocket-Protocol", "a,", 513),
+        TOO_LARGE_HEADERS,
+    ),
+    "extensions of 513 bytes": (
+        listing("Sec-WebSocket-Extensions", "a,", 513),
+        TOO_LARGE_HEADERS,
+    ),
     # Sec-WebSocket-Version
     "version 12": (changing("Sec-WebSocket-Version", "12"), BAD_REQUEST),
     "version 8": (changing("Sec-WebSocket-Version", "8"), BAD_REQUEST),
@@ -216,6 +247,10 @@ ODD = {
     "1,500 parameters": asking("&".join(["a=b"] * 1_500)),
     "parameter with a broken encoding": asking("x=%zz%"),
     "Content-Length: 0": adding("Content-Length", "0"),
+    "head of 16 KiB": filled(16_384),
+    "Connection of 512 bytes": listing("Connection", "upgrade,", 512),
+    "subprotocols of 512 bytes": listing("Sec-WebSocket-Protocol", "a,", 512),
+    "extensions of 512 bytes": listing("Sec-WebSocket-Extensions", "a,", 512),
     "Connection is a list": changing("Connection", "keep-alive, Upgrade"),
     "Connection is doubled": adding("Connection", "keep-alive"),
     "Upgrade in capitals": changing("Upgrade", "WEBSOCKET"),

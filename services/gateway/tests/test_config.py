@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from speech_gateway.__main__ import server_config
+from speech_gateway.__main__ import admission_of, server_config
+from speech_gateway.admission import Admission
 from speech_gateway.config import GatewaySettings
 from speech_gateway.messages import Limits
 from speech_gateway.server import ServerConfig
@@ -55,6 +56,8 @@ def test_the_defaults_are_those_of_the_documents() -> None:
         "port": 8000,
         "max_connections": 10,
         "max_connections_per_address": 10,
+        "max_sessions_per_second_per_address": 20,
+        "max_audio_speed": 20,
         "trusted_proxies": (),
         "max_buffer_bytes": 1_572_864,
         "max_chunk_bytes": 65_536,
@@ -77,6 +80,8 @@ WHOLE = {
     "OPS_PORT": (0, 65_535),
     "MAX_CONNECTIONS": (1, 10_000),
     "MAX_CONNECTIONS_PER_ADDRESS": (1, 10_000),
+    "MAX_SESSIONS_PER_SECOND_PER_ADDRESS": (1, 10_000),
+    "MAX_AUDIO_SPEED": (1, 10_000),
     "MAX_BUFFER_BYTES": (56, 1_572_864),
     "MAX_CHUNK_BYTES": (4_096, 65_536),
     "MAX_MESSAGES_PER_SECOND": (1, 100_000),
@@ -359,6 +364,8 @@ def test_the_server_is_told_what_the_environment_says() -> None:
         PORT="0",
         ORIGIN_ALLOWLIST="https://app.example",
         TRUSTED_PROXIES="10.0.0.0/8",
+        MAX_AUDIO_SPEED="7",
+        MAX_CONNECTIONS_PER_ADDRESS="3",
         BUFFER_LIMIT_ACTION="publish",
         HANDSHAKE_TIMEOUT_SECONDS="3",
     )
@@ -369,5 +376,17 @@ def test_the_server_is_told_what_the_environment_says() -> None:
         fill_at_limit=True,
         origin_allowlist=frozenset({"https://app.example"}),
         trusted_proxies=(ip_network("10.0.0.0/8"),),
+        max_audio_speed=7,
+        utterances_at_once=3,
         handshake_timeout=3.0,
     )
+
+
+def test_admission_is_told_what_the_environment_says() -> None:
+    """Connections in all, by address, and by address and second."""
+    settings = load(
+        MAX_CONNECTIONS="3",
+        MAX_CONNECTIONS_PER_ADDRESS="2",
+        MAX_SESSIONS_PER_SECOND_PER_ADDRESS="1",
+    )
+    assert admission_of(settings) == Admission(3, 2, 1)

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from speech_gateway.rates import TokenBucket
+from speech_gateway.rates import AddressBuckets, TokenBucket
 
 
 def takes(bucket: TokenBucket, count: int, at: float) -> list[bool]:
@@ -72,3 +72,45 @@ def test_no_span_of_time_passes_more_than_a_burst_and_the_refill(
         now += pause
         passed += sum(takes(bucket, 3, now))
         assert passed <= capacity + refill * now + 0.001
+
+
+# One for each address
+
+
+def test_addresses_do_not_share_a_bucket() -> None:
+    """What one spends, another still has."""
+    buckets = AddressBuckets(2, 1)
+    assert [buckets.take("a", 0.0) for _ in range(3)] == [True, True, False]
+    assert [buckets.take("b", 0.0) for _ in range(3)] == [True, True, False]
+    assert [buckets.take("a", 1.0) for _ in range(2)] == [True, False]
+
+
+def test_many_tokens_are_spent_at_once() -> None:
+    """The wait is until the debt is paid and there is one token again."""
+    buckets = AddressBuckets(10, 2)
+    waits = [buckets.spend("a", 9, 0.0), buckets.spend("a", 4, 0.0), buckets.spend("b", 1, 0.0)]
+    assert waits == [0.0, 2.0, 0.0]
+    assert buckets.spend("a", 2, 2.0) == 1.0
+
+
+def test_a_full_bucket_is_forgotten_when_another_is_used() -> None:
+    """It would be as good as new."""
+    buckets = AddressBuckets(10, 1)
+    buckets.spend("a", 5, 0.0)
+    buckets.spend("b", 1, 0.0)
+    assert len(buckets) == 2
+    buckets.spend("c", 1, 4.9)
+    assert len(buckets) == 3  # b is full, but a came before it and is not
+    buckets.spend("c", 1, 5.0)
+    assert len(buckets) == 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 20), st.floats(0, 3))))
+def test_forgetting_changes_no_answer(spent: list[tuple[str, int, float]]) -> None:
+    """Each address is told what a bucket of its own for ever would tell it."""
+    buckets, now = AddressBuckets(10, 4), 0.0
+    lasting = {address: TokenBucket(10, 4, now) for address in "abc"}
+    for address, tokens, pause in spent:
+        now += pause
+        assert buckets.spend(address, tokens, now) == lasting[address].spend(now, tokens)

@@ -25,6 +25,7 @@ PICKY = replace(
     origin_allowlist=frozenset({"https://app.example"}),
     handshake_timeout=0.5,
 )
+HALF = request()[:40]
 HTML = frozenset({"Upgrade", "Connection"})
 BAD_LANGUAGE = "/ws/audio?language=not_a_tag"
 EVIL = ("Origin", "https://evil.example")
@@ -262,20 +263,79 @@ async def test_a_correlation_id_of_the_clients_own_is_ignored():
         assert uuid.UUID(context.correlation_id).version == 4
 
 
-async def test_unfinished_handshakes_are_bounded():
-    """Of more than a hundred the oldest is cut, and a whole one still gets in."""
-    async with run_server() as server:
-        unfinished = server.gateway._handshakes
-        async with AsyncExitStack() as opened:
-            clients = [
-                await opened.enter_async_context(raw_client(server.port, b"GET ", upgrade=False))
-                for _ in range(102)
-            ]
-            await until(lambda: len(unfinished) == 100)
-            assert [await client.read_rest() for client in clients[:2]] == [b"", b""]
+def half(server, number):
+    """Return a client of the address with that number, which sends half a request."""
+    return raw_client(server.port, HALF, upgrade=False, source=f"127.0.1.{number + 1}")
+
+
+async def test_an_address_opens_no_more_than_its_rate():
+    """Its burst is let in, then it is told to wait a second; another address is let in."""
+    async with run_server(sessions_per_second=2) as server:
+        for _ in range(2):
             async with raw_client(server.port):
-                assert server.live == 1
-                await until(lambda: len(unfinished) == 99)
+                pass
+        expected = refused(Refusal.TOO_MANY_FROM_ADDRESS, **{"Retry-After": "1"})
+        assert await answer(server, request()) == expected
+        async with raw_client(server.port, source="127.0.0.2"):
+            pass
+
+
+async def test_clients_of_one_ipv6_network_behind_a_proxy_are_one():
+    """Whoever has one address of a /64 has all of them; the next /64 is another's."""
+    config = replace(CONFIG, trusted_proxies=(ip_network("127.0.0.0/8"),))
+
+    def from_address(address):
+        return request(headers=[("X-Forwarded-For", address)])
+
+    async with (
+        run_server(config, max_per_address=1) as server,
+        raw_client(server.port, from_address("2001:db8:0:1::1")),
+    ):
+        full = refused(Refusal.TOO_MANY_FROM_ADDRESS, **{"Retry-After": "1"})
+        assert await answer(server, from_address("2001:db8:0:1:2:3:4:5")) == full
+        async with raw_client(server.port, from_address("2001:db8:0:2::1")):
+            assert server.live == 2
+
+
+async def test_a_burst_through_a_trusted_proxy_is_let_in():
+    """Its connections are not one address's, as long as their heads are on the way."""
+    config = replace(CONFIG, trusted_proxies=(ip_network("127.0.0.0/8"),))
+    async with run_server(config, max_connections=50) as server, AsyncExitStack() as opened:
+        clients = [
+            await opened.enter_async_context(raw_client(server.port, HALF, upgrade=False))
+            for _ in range(50)
+        ]
+        for client in clients:
+            client.send(request()[len(HALF) :])
+        heads = [await client.read_head() for client in clients]
+        assert [head[9:12] for head in heads] == ["101"] * 50
+
+
+async def test_unfinished_handshakes_are_bounded():
+    """Of more than a hundred the oldest are cut, and a whole one still gets in."""
+    async with run_server() as server, AsyncExitStack() as opened:
+        unfinished = server.gateway._handshakes
+        clients = [await opened.enter_async_context(half(server, n)) for n in range(102)]
+        await until(lambda: len(unfinished) == 100)
+        assert [await client.read_rest() for client in clients[:2]] == [b"", b""]
+        async with raw_client(server.port):
+            assert server.live == 1
+            await until(lambda: len(unfinished) == 100 - 1)
+        await opened.aclose()
+        await until(lambda: len(unfinished) == 0)
+
+
+async def test_unfinished_handshakes_are_bounded_by_address():
+    """The twenty-first costs its own address the oldest, and not who came before it."""
+    async with run_server() as server, AsyncExitStack() as opened:
+        unfinished = server.gateway._handshakes
+        patient = await opened.enter_async_context(half(server, 1))
+        clients = [await opened.enter_async_context(half(server, 2)) for _ in range(21)]
+        assert await clients[0].read_rest() == b""
+        await until(lambda: len(unfinished) == 21)
+        patient.send(request()[len(HALF) :])
+        assert (await patient.read_head()).startswith("HTTP/1.1 101 ")
+        await opened.aclose()
         await until(lambda: len(unfinished) == 0)
 
 

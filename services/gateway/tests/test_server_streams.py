@@ -433,6 +433,78 @@ async def test_a_slowed_client_that_leaves_is_not_waited_for():
         assert given(server) == [("disconnect", PCM * 10)]
 
 
+SLOW = replace(
+    CONFIG,
+    limits=replace(LIMITS, max_audio_bytes=16_000, max_session_seconds=5.0),
+    max_audio_speed=1,
+    utterances_at_once=1,
+)
+"""An address may send half a second of audio at once, and then at the pace of speech."""
+
+
+async def test_an_address_is_read_at_its_pace_however_many_clients_it_has():
+    """Three clients share its bucket: two more utterances of it take the time of speech."""
+    pcm = bytes(16_000)
+    async with run_server(SLOW) as server:
+
+        async def speak():
+            async with connect(server.url) as client:
+                for start in range(0, len(pcm), 3_200):
+                    await client.send(pcm[start : start + 3_200])
+                await client.send(DONE.data.decode())
+                return (await hear(client)).reason
+
+        began = asyncio.get_running_loop().time()
+        assert await asyncio.gather(speak(), speak(), speak()) == ["done"] * 3
+        assert 0.9 <= asyncio.get_running_loop().time() - began < 5
+        assert given(server) == [("done", pcm)] * 3
+
+
+async def test_another_address_is_read_at_once():
+    """Whatever the first one owes."""
+    pcm = Frame(Opcode.BINARY, bytes(16_000))
+    async with run_server(SLOW) as server, raw_client(server.port) as greedy:
+        greedy.send(pcm, DONE)
+        await server.store.until_given()
+        async with (
+            raw_client(server.port) as late,
+            raw_client(server.port, source="127.0.0.2") as other,
+        ):
+            late.send(pcm, DONE)
+            other.send(pcm, DONE)
+            while (await other.read_frame()).opcode is not Opcode.CLOSE:
+                pass
+            assert len(server.store.published) == 2  # the late one waits half a second
+
+
+async def test_who_sends_and_leaves_pays_for_its_audio_all_the_same():
+    """Else an address could send what it likes, one short connection after the other."""
+    async with run_server(SLOW) as server:
+        began = asyncio.get_running_loop().time()
+        for _ in range(3):
+            async with raw_client(server.port) as client:
+                client.send(*[Frame(Opcode.BINARY, bytes(3_200))] * 5, CLOSE)
+                client.end_sending()
+                await client.read_rest()
+        await server.store.until_given(3)
+        assert 0.9 <= asyncio.get_running_loop().time() - began < 5
+        assert given(server) == [("disconnect", bytes(16_000))] * 3
+
+
+async def test_the_session_bounds_how_long_audio_is_paid_for():
+    """A client that has gone holds its slot for no longer than one that is there."""
+    config = replace(SLOW, limits=replace(SLOW.limits, max_session_seconds=0.3))
+    async with run_server(config) as server:
+        async with raw_client(server.port) as greedy:
+            greedy.send(Frame(Opcode.BINARY, bytes(65_536)))  # rejected, and a debt of 1.5 s
+            while (await greedy.read_frame()).opcode is not Opcode.CLOSE:
+                pass
+        async with raw_client(server.port) as client:
+            client.send(*[AUDIO] * 2, CLOSE)
+            await server.store.until_given()
+        assert given(server) == [("session_expired", PCM)]
+
+
 async def test_a_client_that_does_not_read_is_aborted():
     """Over 64 KiB unsent, whatever they are, the transport is aborted; the audio is published."""
     async with run_server() as server, raw_client(server.port) as client:

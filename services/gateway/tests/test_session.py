@@ -706,3 +706,51 @@ def test_a_slowed_client_is_not_idle_while_it_is_not_read() -> None:
     play(session, audio(SAMPLES, at=0.25))
     assert session.read_at == START + 1.25
     assert session.deadline == START + 1.75
+
+
+# What the client's address may send
+
+
+def paced(*waits: float) -> tuple[Session, list[tuple[int, float]]]:
+    """Return a session whose address is told these waits, and what it has spent."""
+    spent: list[tuple[int, float]] = []
+
+    def spend(audio_bytes: int, now: float) -> float:
+        spent.append((audio_bytes, now))
+        return waits[len(spent) - 1]
+
+    return Session(CORRELATION_ID, LIMITS, START, spend_audio=spend), spent
+
+
+def test_audio_is_taken_from_what_the_address_may_send() -> None:
+    """Each message is read when the one before it is paid for; texts and nothing cost nothing."""
+    session, spent = paced(0.0, 0.5, 0.0)
+    assert (session.read_at, session.audio_paid_at) == (START, START)
+    paid = []
+    for pcm, at in ((SAMPLES, 1), (SAMPLES[:2], 2), (b"", 3), (SAMPLES, 4)):
+        play(session, audio(pcm, at=at))
+        paid.append((session.read_at - START, session.audio_paid_at - START))
+    assert paid == [(1, 1), (2.5, 2.5), (2.5, 2.5), (4, 4)]
+    play(session, text('{"event":"done"}', at=5))
+    assert spent == [
+        (len(SAMPLES), START + 1),
+        (2, START + 2),
+        (len(SAMPLES), START + 4),
+    ]
+
+
+def test_of_two_pauses_the_longer_one_counts() -> None:
+    """The rate of messages holds beside it, and only audio is paid for by one who has gone."""
+    session, _ = paced(*[0.0] * LIMITS.max_messages_per_second)
+    each = 1 / LIMITS.max_messages_per_second
+    for _message in range(LIMITS.max_messages_per_second):
+        play(session, audio(b"\0", at=1))
+    assert session.read_at == pytest.approx(START + 1 + each)
+    assert session.audio_paid_at == START + 1
+
+
+def test_who_waits_for_the_address_is_not_idle() -> None:
+    """The idle clock starts when reading may."""
+    session, _ = paced(30.0)
+    play(session, audio(SAMPLES, at=1))
+    assert session.deadline == START + 31 + LIMITS.idle_timeout_seconds

@@ -22,13 +22,13 @@ IN_PACKAGE = {
     "messages": {"errors", "wav"},
     "session": {"errors", "messages", "rates", "wav"},
     "handshake": set(),
-    "admission": {"handshake"},
+    "admission": {"handshake", "rates"},
 }
 """The pure modules, and what each imports of this package."""
 
 HARMLESS = {
     *("__future__", "collections", "collections.abc", "dataclasses", "enum", "typing"),
-    *("hashlib", "http", "io", "ipaddress", "json", "re", "urllib.parse", "wave"),
+    *("hashlib", "http", "io", "ipaddress", "itertools", "json", "re", "urllib.parse", "wave"),
     "langcodes.tag_parser",
 }
 """What pure modules may import from outside: no clock, no loop, no socket, no file, no log."""

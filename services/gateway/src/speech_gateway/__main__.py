@@ -65,7 +65,7 @@ async def run(settings: GatewaySettings, signals: StopSignals) -> None:
         server = GatewayServer(
             config=server_config(settings),
             store=Publisher(parts.producer, parts.serializer, settings.topic_audio_ingress, spans),
-            admission=Admission(settings.max_connections, settings.max_connections_per_address),
+            admission=admission_of(settings),
             is_ready=lambda: health.admits(clock()),
             metrics=metrics,
             spans=spans,
@@ -77,6 +77,15 @@ async def run(settings: GatewaySettings, signals: StopSignals) -> None:
     _log.info("stopped")
 
 
+def admission_of(settings: GatewaySettings) -> Admission:
+    """Return who may come in by the settings."""
+    return Admission(
+        settings.max_connections,
+        settings.max_connections_per_address,
+        settings.max_sessions_per_second_per_address,
+    )
+
+
 def server_config(settings: GatewaySettings) -> ServerConfig:
     """Return what the server is told of the settings."""
     return ServerConfig(
@@ -86,6 +95,8 @@ def server_config(settings: GatewaySettings) -> ServerConfig:
         fill_at_limit=settings.buffer_limit_action == "publish",
         origin_allowlist=settings.origin_allowlist,
         trusted_proxies=settings.trusted_proxies,
+        max_audio_speed=settings.max_audio_speed,
+        utterances_at_once=settings.max_connections_per_address,
         handshake_timeout=settings.handshake_timeout_seconds,
     )
 
@@ -123,6 +134,8 @@ async def _listen(
 ) -> None:
     if not settings.origin_allowlist:
         _log.warning("every_origin_allowed", variable="ORIGIN_ALLOWLIST")
+    if settings.max_audio_speed < settings.max_connections_per_address:
+        _log.warning("live_speech_slowed", variable="MAX_AUDIO_SPEED")
     ops = OperationsServer(settings.ops_host, settings.ops_port, health, metrics.registry)
     stack.push_async_callback(ops.stop)
     ops_port = await ops.start()

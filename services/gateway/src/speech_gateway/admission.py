@@ -1,5 +1,7 @@
 """Who may come in: an exact count of connections, in all and by address, and of handshakes.
 
+An address is what `client_address` returns: of IPv6 the /64, since one client has all of it.
+
 Pure bookkeeping, on the event loop's thread alone. The connection takes a slot before its 101 is
 sent and gives it back when both its transport is closed and its utterance's memory is free.
 """
@@ -10,9 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from itertools import count
 from typing import Protocol
 
 from speech_gateway.handshake import Refusal
+from speech_gateway.rates import AddressBuckets
+
+_CLIENT_BITS_OF_IPV6 = 64
+"""RFC 6177: an end site gets a /64 at the least, and any number of addresses with it."""
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -43,21 +50,30 @@ class Slot:
 
 @dataclass
 class Admission:
-    """Counts live connections against `limit` and `limit_per_address`; never over either."""
+    """Counts live connections against `limit` and `limit_per_address`; never over either.
+
+    An address may open `sessions_per_second` of them, and as many again in a burst.
+    """
 
     limit: int
     limit_per_address: int
+    sessions_per_second: int = 20
     draining: bool = False
     live: int = 0
     on_release: Callable[[], None] = lambda: None
     """Called each time a slot is given back."""
     _by_address: Counter[str] = field(default_factory=Counter)
+    _opened: AddressBuckets = field(init=False, compare=False)
 
-    def admit(self, address: str, *, ready: bool) -> Slot | Refusal:
+    def __post_init__(self) -> None:
+        self._opened = AddressBuckets(self.sessions_per_second, self.sessions_per_second)
+
+    def admit(self, address: str, now: float, *, ready: bool) -> Slot | Refusal:
         """Take a slot for `address`, or say why not.
 
         Args:
             address: the client's, as `client_address` finds it.
+            now: the time, on any clock in seconds that does not run backwards.
             ready: whether the gateway can store audio.
         """
         if self.draining:
@@ -67,6 +83,8 @@ class Admission:
         if self.live >= self.limit:
             return Refusal.AT_CAPACITY
         if self._by_address[address] >= self.limit_per_address:
+            return Refusal.TOO_MANY_FROM_ADDRESS
+        if not self._opened.take(address, now):
             return Refusal.TOO_MANY_FROM_ADDRESS
         self.live += 1
         self._by_address[address] += 1
@@ -88,36 +106,76 @@ class Abortable(Protocol):
 
 
 class UnfinishedHandshakes:
-    """Bounds the handshakes that have not finished: over `limit`, the oldest is aborted."""
+    """Bounds the handshakes that have not finished, in all and by address.
 
-    def __init__(self, limit: int = 100) -> None:
+    Over either bound, the oldest of the address that holds most is aborted. So who opens
+    connections without end aborts its own, and a client with a long round trip keeps its time.
+    """
+
+    def __init__(
+        self, trusted: Networks = (), *, limit: int = 100, limit_per_address: int = 20
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            trusted: the proxies' networks. What comes through a proxy cannot be told apart before
+                its head is there, so each of its connections counts as an address of its own.
+            limit: handshakes at once.
+            limit_per_address: handshakes at once from one address.
+        """
+        self._trusted = trusted
         self._limit = limit
-        self._waiting: dict[Abortable, None] = {}  # in order of arrival
+        self._limit_per_address = limit_per_address
+        self._address_of: dict[Abortable, str] = {}
+        self._of_address: dict[str, dict[Abortable, None]] = {}
+        """Each in order of arrival."""
+        self._numbers = count()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._address_of)
 
-    def begin(self, connection: Abortable) -> None:
-        """Take note of a new connection."""
-        self._waiting[connection] = None
-        if len(self._waiting) > self._limit:
-            oldest = next(iter(self._waiting))
-            del self._waiting[oldest]
-            oldest.abort()
+    def begin(self, connection: Abortable, peer: str) -> None:
+        """Take note of a new connection from the address `peer`."""
+        address = self._counted(peer)
+        self._address_of[connection] = address
+        held = self._of_address.setdefault(address, {})
+        held[connection] = None
+        if len(held) > self._limit_per_address or len(self) > self._limit:
+            self._abort(self._oldest_of_most())
 
     def abort_all(self) -> None:
         """Abort every handshake that has not finished, and each that begins from now on."""
         self._limit = 0
-        while self._waiting:
-            self._waiting.popitem()[0].abort()
+        while self._address_of:
+            self._abort(next(iter(self._address_of)))
 
     def end(self, connection: Abortable) -> None:
         """Take note that a handshake has finished or failed; twice does no harm."""
-        self._waiting.pop(connection, None)
+        address = self._address_of.pop(connection, None)
+        if address is None:
+            return
+        held = self._of_address[address]
+        del held[connection]
+        if not held:
+            del self._of_address[address]
+
+    def _abort(self, connection: Abortable) -> None:
+        self.end(connection)
+        connection.abort()
+
+    def _oldest_of_most(self) -> Abortable:
+        most = max(self._of_address, key=lambda address: len(self._of_address[address]))
+        return next(iter(self._of_address[most]))
+
+    def _counted(self, peer: str) -> str:
+        address = _parse(peer)
+        if address is not None and _is_trusted(address, self._trusted):
+            return f"{peer} {next(self._numbers)}"
+        return client_address(peer, (), ())
 
 
 def client_address(peer: str, forwarded_for: Sequence[str], trusted: Networks) -> str:
-    """Return the address to count a client by.
+    """Return the address to count a client by; of IPv6 the first of its /64.
 
     Goes through X-Forwarded-For from its end, where the nearest proxy wrote, and stops at the
     first address that is not a trusted proxy's own. Without trusted proxies the header is ignored,
@@ -138,7 +196,7 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Networks) -
         if hop is None:
             break
         address = hop
-    return str(address)
+    return str(_first_of_client(address))
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
@@ -149,6 +207,14 @@ def _parse(text: str) -> IPv4Address | IPv6Address | None:
         return None
     # ::ffff:10.0.0.1 and 10.0.0.1 are one client to a socket that listens on both.
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def _first_of_client(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return the address that stands for all that one client can take as its own."""
+    if isinstance(address, IPv4Address):
+        return address
+    others = address.max_prefixlen - _CLIENT_BITS_OF_IPV6
+    return IPv6Address(int(address) >> others << others)
 
 
 def _is_trusted(address: IPv4Address | IPv6Address, trusted: Networks) -> bool:

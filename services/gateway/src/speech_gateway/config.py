@@ -95,6 +95,14 @@ class GatewaySettings(ServiceSettings):
     max_connections_per_address: Count = Field(10, alias="MAX_CONNECTIONS_PER_ADDRESS")
     """Live clients at once from one address."""
 
+    max_sessions_per_second_per_address: Count = Field(
+        20, alias="MAX_SESSIONS_PER_SECOND_PER_ADDRESS"
+    )
+    """Clients who are let in at once from one address, and after that in each second."""
+
+    max_audio_speed: Count = Field(20, alias="MAX_AUDIO_SPEED")
+    """Audio that is read from one address, in times of the pace of speech."""
+
     trusted_proxies: TrustedProxies = Field((), alias="TRUSTED_PROXIES")
     """Whose X-Forwarded-For is believed; empty: nobody's."""
 

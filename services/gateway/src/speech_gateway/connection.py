@@ -5,6 +5,8 @@ The only place that leans on the insides of `websockets` (`recv_messages`, `proc
 pins each. What it adds to the
 library's connection:
 
+* it bounds the head of a request before the library parses it (100 lines of 8 KiB, a hundred times
+  at once, are more memory than the container has);
 * it reads 16 KiB at a time and parses 2 KiB of that, so that a client that floods tiny frames
   (43,000 fit into asyncio's own 256 KiB) cannot hold the loop for long, and is cut soon;
 * control frames, empty messages and tiny fragments have a budget: the library answers the first
@@ -23,12 +25,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from http import HTTPStatus
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import PayloadTooBig, TooManyFragments
 from websockets.frames import CLOSE, CONT, DATA_OPCODES, CloseCode, Frame
-from websockets.protocol import CLOSING, OPEN, SEND_EOF, Event
+from websockets.protocol import CLOSING, CONNECTING, OPEN, SEND_EOF, Event
 from websockets.server import ServerProtocol
 
 from speech_gateway.admission import Slot, UnfinishedHandshakes
@@ -36,6 +39,8 @@ from speech_gateway.errors import Ending, GatewayError
 from speech_gateway.handshake import Wanted
 from speech_gateway.rates import TokenBucket
 
+MAX_HEAD_BYTES = 16_384
+"""Of a request: twice what browsers and proxies send at most."""
 READ_BYTES = 16_384
 PARSED_BYTES = 2_048
 """Some 340 of the smallest frames: what a flooder costs before its budget is looked at."""
@@ -82,6 +87,8 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         super().__init__(*args, close_timeout=close_timeout, **kwargs)
         self._close_timeout = close_timeout
         self._handshakes = handshakes
+        self._head_bytes = 0
+        self._head_too_large = False
         self._budget = TokenBucket(_BUDGET_BURST, _BUDGET_PER_SECOND, self.loop.time())
         self._ending: Ending | None = None
         self._failure: tuple[int, str] | None = None
@@ -139,6 +146,12 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         """Close the transport at once."""
         self.transport.abort()
 
+    @property
+    def peer(self) -> str:
+        """The address at the other end of TCP; empty where it is gone already."""
+        address = self.remote_address
+        return str(address[0]) if address else ""
+
     def handshake_finished(self) -> None:
         """Stop counting among the unfinished handshakes."""
         self._handshakes.end(self)
@@ -148,7 +161,7 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the handshake."""
         super().connection_made(transport)
-        self._handshakes.begin(self)
+        self._handshakes.begin(self, self.peer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything that the transport held, whatever the library makes of its end."""
@@ -183,6 +196,9 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         """Parse what arrived, unless the stream has ended; notice at once if it ends now."""
         if self._is_deaf:
             return  # further frames are not even looked at
+        if self.request is None and self._passes_head_limit(len(data)):
+            self._refuse_head()
+            return
         super().data_received(data)
         if self._failed_before_its_answer():
             self.transport.abort()
@@ -222,6 +238,25 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
 
     # Inside
 
+    def _passes_head_limit(self, more: int) -> bool:
+        self._head_bytes += more
+        return self._head_bytes > MAX_HEAD_BYTES
+
+    def _refuse_head(self) -> None:
+        """Answer as the library does to too large a header, and drop whatever else comes.
+
+        What is in the way is read and dropped for a moment, because a reset could overtake the
+        answer.
+        """
+        self._head_too_large = True
+        if self.protocol.state is CONNECTING and not self.protocol.eof_sent:
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            self.protocol.send_response(
+                self.protocol.reject(status, f"expected at most {MAX_HEAD_BYTES} bytes\n")
+            )
+            self.send_data()
+        self._abort_later()
+
     @staticmethod
     def _is_on_budget(frame: Frame) -> bool:
         """Tell whether this is a control frame, an empty message, or a tiny fragment.
@@ -243,8 +278,10 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
 
     @property
     def _is_deaf(self) -> bool:
-        """Whether what the client sends is dropped unread: after a bad frame, and after a flood."""
-        return self._failure is not None or self._ending is Ending.RATE_LIMITED
+        """Whether what the client sends is dropped unread: after a flood, a bad frame or head."""
+        return (
+            self._failure is not None or self._ending is Ending.RATE_LIMITED or self._head_too_large
+        )
 
     def _hold_failure(self, code: CloseCode | int, reason: str = "") -> None:
         """Take note of a bad frame in place of `protocol.fail`, which the parser calls for it.

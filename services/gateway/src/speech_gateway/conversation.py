@@ -165,17 +165,22 @@ class Conversation:
             else:
                 self._owe(session.receive_audio(message, now))
             if session.read_at > now:
-                await self._pause_until(session.read_at)
+                await self._pause()
 
-    async def _pause_until(self, at: float) -> None:
-        """Wait until `at`, or until the stream has ended: then what is left is read at once."""
+    async def _pause(self) -> None:
+        """Read no more before `read_at`; once the stream has ended, only until audio is paid for.
+
+        The session's deadline bounds this, too (`_on_timer`).
+        """
+        await asyncio.sleep(self.session.audio_paid_at - self._loop.time())
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(at):
+            async with asyncio.timeout_at(self.session.read_at):
                 await self._connection.stream_ended.wait()
 
     def _on_timer(self) -> None:
         self._timer = None
-        if self._connection.stream_ended.is_set():
+        paid = self.session.audio_paid_at <= self._loop.time()
+        if self._connection.stream_ended.is_set() and paid:
             return  # how it ended is known, and comes when the reader has caught up
         self._owe(self.session.tick(self._loop.time()))
         self._set_timer()

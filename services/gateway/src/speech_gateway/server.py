@@ -26,7 +26,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
-from speech_gateway import handshake, report
+from speech_gateway import handshake, report, wav
 from speech_gateway.admission import (
     Admission,
     Networks,
@@ -42,13 +42,15 @@ from speech_gateway.conversation import Context, Conversation, Store
 from speech_gateway.handshake import Refusal
 from speech_gateway.messages import SUBPROTOCOL, Limits
 from speech_gateway.metrics import Metrics
+from speech_gateway.rates import AddressBuckets
 from speech_gateway.report import LineBudget
 from speech_gateway.session import Session
 
 _SWITCHING_PROTOCOLS = 101
-_ACCEPTED_AT_ONCE = 8
+_ACCEPTED_AT_ONCE = 2
 """Connections accepted in one turn of the loop, by asyncio's `backlog`. A handshake takes some six
-turns: with the usual 100, a storm of good clients would pass the bound of unfinished ones."""
+turns: with the usual 100, a storm of good clients from one address would pass its bound of
+unfinished ones."""
 _KERNEL_QUEUE = 1024
 """Connections that wait in the kernel meanwhile; `backlog` would make this as small."""
 
@@ -64,6 +66,8 @@ class ServerConfig:
         fill_at_limit: publish what fits of too long an utterance, instead of rejecting it.
         origin_allowlist: exact origins; empty lets every one in.
         trusted_proxies: networks whose X-Forwarded-For is believed.
+        max_audio_speed: how much audio an address may send, in times of the pace of speech.
+        utterances_at_once: how many whole ones an address may send faster than that.
         handshake_timeout: seconds for one whole opening handshake.
         close_timeout: seconds that a client may put off the end of a closed connection.
     """
@@ -74,6 +78,8 @@ class ServerConfig:
     fill_at_limit: bool = False
     origin_allowlist: frozenset[str] = frozenset()
     trusted_proxies: Networks = ()
+    max_audio_speed: int = 20
+    utterances_at_once: int = 10
     handshake_timeout: float = 5.0
     close_timeout: float = 2.0
 
@@ -90,12 +96,21 @@ class GatewayServer:
     spans: SpanSink = field(default_factory=NoSpans)
     _port: int = field(init=False)
     _server: Server = field(init=False)
-    _handshakes: UnfinishedHandshakes = field(default_factory=UnfinishedHandshakes)
+    _handshakes: UnfinishedHandshakes = field(init=False)
+    _audio: AddressBuckets = field(init=False)
     _conversations: set[Conversation] = field(default_factory=set)
     _drain_at: float | None = None
     _all_gone: asyncio.Event = field(default_factory=asyncio.Event)
     _refusal_lines: LineBudget = field(default_factory=lambda: LineBudget(time.monotonic()))
     _session_lines: LineBudget = field(default_factory=lambda: LineBudget(time.monotonic()))
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self._handshakes = UnfinishedHandshakes(config.trusted_proxies)
+        self._audio = AddressBuckets(
+            config.utterances_at_once * config.limits.max_audio_bytes,
+            config.max_audio_speed * wav.BYTES_PER_SECOND,
+        )
 
     async def start(self) -> int:
         """Listen; return the port.
@@ -161,6 +176,11 @@ class GatewayServer:
         """Refuse a request that asks for what there is not; the library judges the rest of it."""
         if len(request.headers.get_all("Host")) != 1:  # RFC 9112 section 3.2
             return connection.respond(HTTPStatus.BAD_REQUEST, "expected one Host header\n")
+        if handshake.has_too_long_list(request.headers):
+            return connection.respond(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                f"expected at most {handshake.MAX_LIST_BYTES} bytes of each list\n",
+            )
         verdict = handshake.judge(
             handshake.Request(request.method, request.path, request.headers),
             self.config.origin_allowlist,
@@ -179,11 +199,12 @@ class GatewayServer:
         if connection.state is not State.CONNECTING:
             return None  # gone already: no 101 is sent, and nobody would give the slot back
         address = client_address(
-            str(connection.remote_address[0]) if connection.remote_address else "",
+            connection.peer,
             request.headers.get_all("X-Forwarded-For"),
             self.config.trusted_proxies,
         )
-        slot = self.admission.admit(address, ready=self.is_ready())
+        now = asyncio.get_running_loop().time()
+        slot = self.admission.admit(address, now, ready=self.is_ready())
         if isinstance(slot, Refusal):
             return self._refuse(slot, connection, request)
         connection.slot = slot
@@ -224,6 +245,7 @@ class GatewayServer:
             self.config.limits,
             loop.time(),
             fill_at_limit=self.config.fill_at_limit,
+            spend_audio=partial(self._audio.spend, address),
         )
         conversation = Conversation(connection, session, context, self.store, held.close)
         self._conversations.add(conversation)

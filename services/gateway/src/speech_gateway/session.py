@@ -14,6 +14,7 @@ no clock runs: only the broker's answer counts.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -75,6 +76,9 @@ class Close:
     abort: bool = False
 
 
+SpendAudio = Callable[[int, float], float]
+"""Spend bytes of audio at a time; return the seconds until the client's address may send more."""
+
 Action = Reply | Publish | Close
 Actions = tuple[Action, ...]
 
@@ -91,7 +95,13 @@ class Session:
     """One utterance of one client, from the handshake to its final message."""
 
     def __init__(
-        self, correlation_id: str, limits: Limits, now: float, *, fill_at_limit: bool = False
+        self,
+        correlation_id: str,
+        limits: Limits,
+        now: float,
+        *,
+        fill_at_limit: bool = False,
+        spend_audio: SpendAudio = lambda _bytes, _now: 0.0,
     ) -> None:
         """Begin to listen.
 
@@ -100,6 +110,7 @@ class Session:
             limits: what this session may do.
             now: the time of the handshake.
             fill_at_limit: publish what fits of too long an utterance, instead of rejecting it.
+            spend_audio: takes what arrives from what its address may send; by default it may all.
         """
         self.correlation_id = correlation_id
         self.limits = limits
@@ -110,6 +121,11 @@ class Session:
         self.audio_bytes = 0
         self.messages = 0
         self.read_at = now
+        """When the next message may be read, of one who is still there."""
+        self.audio_paid_at = now
+        """When the next message may be read, also of one who has sent all and gone: who leaves is
+        not to gain by it."""
+        self._spend_audio = spend_audio
         self._fill_at_limit = fill_at_limit
         self._buffer = bytearray()
         self._sha256 = ""
@@ -142,7 +158,8 @@ class Session:
         """Take a binary message. The caller owes not to read the next one before `read_at`."""
         if not data:
             return ()  # empty messages are the connection's budget, and do not prolong anything
-        self.read_at = now + self._bucket.spend(now)
+        self.audio_paid_at = now + self._spend_audio(len(data), now)
+        self.read_at = max(now + self._bucket.spend(now), self.audio_paid_at)
         if self.state is not State.LISTENING:
             return ()
         if not self.messages:

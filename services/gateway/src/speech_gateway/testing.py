@@ -140,6 +140,7 @@ async def run_server(
     *,
     max_connections: int = 10,
     max_per_address: int = 10_000,
+    sessions_per_second: int = 10_000,
     kind: type[GatewayServer] = GatewayServer,
 ) -> AsyncIterator[RunningServer]:
     """Run a whole server; drain and close it in the end.
@@ -147,7 +148,8 @@ async def run_server(
     Raises:
         TimeoutError: if the server does not end, because something leaks.
     """
-    admission, store, ready = Admission(max_connections, max_per_address), StoreDouble(), Switch()
+    admission = Admission(max_connections, max_per_address, sessions_per_second)
+    store, ready = StoreDouble(), Switch()
     gateway = kind(config, store, admission, ready, Metrics())
     running = RunningServer(gateway, store, ready)
     running.port = await running.gateway.start()
@@ -242,7 +244,7 @@ class RawClient:
 
 @contextlib.asynccontextmanager
 async def raw_client(
-    port: int, head: bytes | None = None, *, upgrade: bool = True
+    port: int, head: bytes | None = None, *, upgrade: bool = True, source: str = "127.0.0.1"
 ) -> AsyncIterator[RawClient]:
     """Open TCP to a server and send a request; the connection is broken in the end.
 
@@ -250,8 +252,9 @@ async def raw_client(
         port: the server's, on 127.0.0.1.
         head: the request, by default one that the gateway admits.
         upgrade: whether to wait for the 101.
+        source: the client's own address; all of 127.0.0.0/8 can be taken.
     """
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
     client = RawClient(reader, writer)
     try:
         client.send(request() if head is None else head)

@@ -8,6 +8,8 @@ import wave
 SAMPLE_RATE_HZ = 16_000
 SAMPLE_BYTES = 2
 CHANNELS = 1
+BYTES_PER_SECOND = SAMPLE_RATE_HZ * SAMPLE_BYTES * CHANNELS
+"""The pace of speech."""
 HEADER_BYTES = 44
 """Length of the header that `wave` writes: RIFF, a 16-byte fmt chunk, the data chunk's head."""
 CONTAINER_HEAD_BYTES = 12
