@@ -80,6 +80,7 @@ def gateway(broker: EmbeddedPipeline, logs: Path, **settings: str) -> Iterator[G
     env = {
         "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
         "SCHEMA_REGISTRY_URL": broker.registry_url,
+        **stack.MANY_FROM_ONE_ADDRESS,
         "MAX_CONNECTIONS": "40",
         "MAX_CONNECTIONS_PER_ADDRESS": "40",
         "PORT": "0",

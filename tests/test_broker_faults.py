@@ -129,6 +129,7 @@ def running(tmp_path_factory) -> Iterator[Gateway]:
         env = {
             "KAFKA_BOOTSTRAP_SERVERS": cluster.bootstrap_servers,
             "SCHEMA_REGISTRY_URL": registry.url,
+            **stack.MANY_FROM_ONE_ADDRESS,
             "DELIVERY_TIMEOUT_SECONDS": str(DELIVERY_SECONDS),
             "PORT": "0",
             "OPS_PORT": "0",

@@ -271,7 +271,9 @@ class Running(NamedTuple):
 def gateway(pipeline, tmp_path, request) -> Iterator[Running]:
     """Run a gateway; a test may ask for further settings."""
     topic = pipeline.make_topic("load", 6)
-    settings = {"TOPIC_AUDIO_INGRESS": topic} | getattr(request, "param", {})
+    settings = (
+        {"TOPIC_AUDIO_INGRESS": topic} | stack.MANY_FROM_ONE_ADDRESS | getattr(request, "param", {})
+    )
     with stack.gateway(pipeline, tmp_path, settings) as running:
         yield Running(running.url, operations(tmp_path / "gateway.log"), topic)
 

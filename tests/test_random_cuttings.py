@@ -57,7 +57,8 @@ def cuttings(draw: st.DrawFn) -> Cutting:
 
 @pytest.fixture(scope="module")
 def url(pipeline, topics, logs) -> Iterator[str]:
-    with stack.gateway(pipeline, logs, topics.names) as gateway:
+    environ = {**topics.names, **stack.MANY_FROM_ONE_ADDRESS}
+    with stack.gateway(pipeline, logs, environ) as gateway:
         yield gateway.url
 
 

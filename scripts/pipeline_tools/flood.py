@@ -1,5 +1,8 @@
 """Clients who flood a gateway with frames, and what a third client feels of them.
 
+Each connection comes from another address of this machine, so that it is not the bounds by address
+that are seen.
+
 Each flooder is a process of its own that sends as fast as it can, leaves as soon as it is told that
 it is cut, and is back at once. They run at the lowest priority, so that with few cores it is the
 gateway that is measured, and not how the system shares out its processors. Used by the tests of
@@ -16,6 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle
 from multiprocessing import get_context
 
 from speech_gateway.testing import request
@@ -28,6 +32,8 @@ _SEND_BUFFER_BYTES = 65_536
 """Of the flooder's socket: what it has sent is what the gateway has taken, but for this."""
 _PAYLOAD_BYTES = 65_536
 _CUT = b"rate_limited"
+
+_addresses = cycle(f"127.0.{net}.{host}" for net in range(16, 32) for host in range(1, 255))
 
 _CHUNK = bytes(3200)
 _CHUNKS = 5
@@ -121,6 +127,7 @@ def flood(kind: str, port: int, seconds: float) -> Flooded:
 @contextmanager
 def _admitted(port: int) -> Iterator[socket.socket]:
     with socket.socket() as connection:
+        connection.bind((next(_addresses), 0))
         connection.settimeout(_PATIENCE_SECONDS)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         connection.connect(("127.0.0.1", port))
@@ -165,7 +172,8 @@ async def speak(url: str, seconds: float) -> list[float]:
 
 async def _utterance(url: str) -> float:
     began = time.monotonic()
-    async with connect(url, compression=None, proxy=None) as connection:
+    source = next(_addresses), 0
+    async with connect(url, compression=None, proxy=None, local_addr=source) as connection:
         await connection.recv()
         for _ in range(_CHUNKS):
             await connection.send(_CHUNK)

@@ -82,6 +82,11 @@ class LoneGateway:
         """Return the most bytes of resident memory that there ever were."""
         return self._status("VmHWM")
 
+    def processor_seconds(self) -> float:
+        """Return the processor time of the thread with the event loop."""
+        told = Path(f"/proc/{self._pid}/schedstat").read_text(encoding="ascii")
+        return int(told.split()[0]) / 1e9
+
     def descriptors(self) -> int:
         """Return how many files and sockets are open."""
         return sum(1 for _ in Path(f"/proc/{self._pid}/fd").iterdir())

@@ -141,6 +141,13 @@ class Addresses(Protocol):
         """What `SCHEMA_REGISTRY_URL` takes."""
 
 
+MANY_FROM_ONE_ADDRESS = {
+    "MAX_SESSIONS_PER_SECOND_PER_ADDRESS": "10000",
+    "MAX_AUDIO_SPEED": "10000",
+}
+"""For a gateway whose clients all come from this machine, more or faster than people would."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gateway:
     """A gateway that is ready, where it listens, and its process."""

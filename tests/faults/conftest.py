@@ -158,6 +158,7 @@ def start_gateway(cluster, topics, tmp_path) -> Callable[..., AbstractContextMan
             "SCHEMA_REGISTRY_URL": cluster.registry_url,
             "PORT": "0",
             "OPS_PORT": "0",
+            **stack.MANY_FROM_ONE_ADDRESS,
             **topics,
             **settings,
         }

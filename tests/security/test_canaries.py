@@ -193,6 +193,7 @@ def launch(broker, registry, tmp_path):
                 "OPS_PORT": "0",
                 "ASR_WORKERS": "1",
                 "DELIVERY_TIMEOUT_SECONDS": "3",
+                **stack.MANY_FROM_ONE_ADDRESS,
                 "SOMETHING_PRIVATE": VARIABLE,
                 **LEVELS[level],
                 **settings,

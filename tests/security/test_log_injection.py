@@ -229,6 +229,7 @@ def test_no_field_of_a_client_gets_into_the_gateway_s_log(kafka, tmp_path, level
     """One line of JSON a session, or a count in the next; short, without a client's text."""
     settings = {
         **LEVELS[level],
+        **stack.MANY_FROM_ONE_ADDRESS,
         "TRUSTED_PROXIES": "127.0.0.1",
         "ORIGIN_ALLOWLIST": "https://app.example,none",
     }

@@ -48,6 +48,7 @@ BAD_KEY = request(without=frozenset({"Sec-WebSocket-Key"}), headers=[("Sec-WebSo
 TOPIC = "speech.audio.ingress"
 ORIGIN = "https://app.example"
 SETTINGS = {
+    **stack.MANY_FROM_ONE_ADDRESS,
     "MAX_CONNECTIONS": "100",  # room for clients who have broken off and are not yet missed
     "MAX_CONNECTIONS_PER_ADDRESS": "100",
     "ORIGIN_ALLOWLIST": f"{ORIGIN},none",

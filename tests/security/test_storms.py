@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from pipeline_tools import strangers
 from pipeline_tools.flood import speak
 from pipeline_tools.lone_gateway import LoneGateway, lone_gateway
 from pipeline_tools.percentiles import percentiles
@@ -21,6 +22,11 @@ LIMIT = 10
 PER_SECOND = 400
 REFUSED_SECONDS = 0.1
 SLOTS_BACK_SECONDS = 1.0
+ROUND_TRIPS = {"127.0.8.1": 0.0, "127.0.8.2": 0.05, "127.0.8.3": 0.1, "127.0.8.4": 0.2}
+"""Of honest clients, by their addresses, in seconds."""
+ADMITTED = 0.95
+PAUSE_SECONDS = 0.06
+"""So that none of them opens more than twenty sessions in a second."""
 A_BUSY_MACHINE = 5.0
 """How much longer things may take where the machine has other work."""
 
@@ -127,7 +133,11 @@ class Storm:
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[LoneGateway]:
     """A gateway that soon gives up those who say nothing, so that others get their slots."""
-    settings = {"IDLE_TIMEOUT_SECONDS": "1", "MAX_CONNECTIONS_PER_ADDRESS": "1000"}
+    settings = {
+        "IDLE_TIMEOUT_SECONDS": "1",
+        "MAX_CONNECTIONS_PER_ADDRESS": "1000",
+        "MAX_SESSIONS_PER_SECOND_PER_ADDRESS": "1000",
+    }
     with lone_gateway(tmp_path, settings) as running:
         await speak(running.url, 0.1)  # whatever is opened once is open now
         yield running
@@ -175,3 +185,58 @@ async def test_a_storm_of_two_thousand_in_five_seconds(gateway: LoneGateway) -> 
     storm = await weather(gateway, 2000)
     assert storm.most == LIMIT
     assert await all_of(gateway) == ["101"] * LIMIT + ["503"]
+
+
+async def honest(port: int, source: str, seconds: float) -> Counter[str]:
+    """Connect, and send a request one round trip later, again and again; count the answers."""
+    answers: Counter[str] = Counter()
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            async with raw_client(port, b"", upgrade=False, source=source) as client:
+                await asyncio.sleep(ROUND_TRIPS[source])
+                client.send(request())
+                answers[(await client.read_head())[9:12]] += 1
+        except (OSError, asyncio.IncompleteReadError):
+            answers["closed"] += 1
+        await asyncio.sleep(PAUSE_SECONDS)
+    return answers
+
+
+async def beside_silent_ones(
+    gateway: LoneGateway, rate: int, addresses: int, seconds: float
+) -> None:
+    """Let strangers connect without a word; nearly every honest client is admitted all the same."""
+    sources = strangers.addresses(addresses)
+    arguments = (gateway.port, rate, sources, seconds + 1)
+    with strangers.at_work(1, strangers.connect_silently, *arguments, niceness=0) as attack:
+        await asyncio.sleep(0.5)
+        counts = await asyncio.gather(
+            *(honest(gateway.port, source, seconds) for source in ROUND_TRIPS)
+        )
+    connects = attack[0].result() / (seconds + 1)
+    told = {
+        f"{1000 * ROUND_TRIPS[s]:.0f} ms": dict(c) for s, c in zip(ROUND_TRIPS, counts, strict=True)
+    }
+    print(f"{connects:.0f} connects a second from {addresses}: {told}")  # noqa: T201
+    assert connects > rate / A_BUSY_MACHINE
+    for count in counts:
+        assert count["101"] >= ADMITTED * count.total() > 0
+
+
+@pytest.mark.parametrize(("rate", "addresses"), [(1000, 1), (2000, 8)])
+async def test_silent_connects_keep_nobody_out(
+    gateway: LoneGateway, rate: int, addresses: int
+) -> None:
+    """Whoever holds most unfinished handshakes loses the oldest: not who has a long round trip."""
+    await beside_silent_ones(gateway, rate, addresses, 3)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("addresses", [1, 8])
+@pytest.mark.parametrize("rate", [1000, 2000])
+async def test_silent_connects_for_ten_seconds_keep_nobody_out(
+    gateway: LoneGateway, rate: int, addresses: int
+) -> None:
+    """In the size of the document."""
+    await beside_silent_ones(gateway, rate, addresses, 10)

@@ -67,4 +67,8 @@ def embedded(log_dir: Path, clients: int) -> Iterator[Place]:
 
 def _room_for(clients: int) -> Mapping[str, str]:
     room = str(max(10, clients))
-    return {"MAX_CONNECTIONS": room, "MAX_CONNECTIONS_PER_ADDRESS": room}
+    return {
+        **stack.MANY_FROM_ONE_ADDRESS,
+        "MAX_CONNECTIONS": room,
+        "MAX_CONNECTIONS_PER_ADDRESS": room,
+    }

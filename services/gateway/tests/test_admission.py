@@ -278,6 +278,13 @@ def test_a_client_is_counted_by_the_nearest_address_that_is_no_trusted_proxy(
     assert client_address(peer, forwarded_for, PROXIES) == address
 
 
+def test_no_more_than_sixteen_hops_are_looked_at() -> None:
+    """A header full of addresses that are trusted would hold the loop."""
+    proxies = [f"10.0.0.{number}" for number in range(2, 18)]
+    assert client_address("10.0.0.1", ["203.0.113.7", *proxies[1:]], PROXIES) == "203.0.113.7"
+    assert client_address("10.0.0.1", ["203.0.113.7", *proxies], PROXIES) == "10.0.0.2"
+
+
 @pytest.mark.parametrize(
     ("peer", "address"),
     [("10.0.0.1", "10.0.0.1"), ("::ffff:10.0.0.1", "10.0.0.1"), ("::1", "::")],
