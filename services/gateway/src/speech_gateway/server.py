@@ -47,7 +47,7 @@ from speech_gateway.report import LineBudget
 from speech_gateway.session import Session
 
 _SWITCHING_PROTOCOLS = 101
-_ACCEPTED_AT_ONCE = 2
+_ACCEPTED_AT_ONCE = 3
 """Connections accepted in one turn of the loop, by asyncio's `backlog`. A handshake takes some six
 turns: with the usual 100, a storm of good clients from one address would pass its bound of
 unfinished ones."""
