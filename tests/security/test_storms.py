@@ -224,6 +224,27 @@ async def beside_silent_ones(
         assert count["101"] >= ADMITTED * count.total() > 0
 
 
+@pytest.mark.parametrize("addresses", [1, 8])
+async def test_the_slowest_handshake_outlives_any_number_of_silent_ones(
+    gateway: LoneGateway, addresses: int
+) -> None:
+    """However long its round trip: two hundred connect meanwhile, and the gateway cuts theirs."""
+    sources = strangers.addresses(addresses)
+    async with contextlib.AsyncExitStack() as opened:
+
+        async def connects(source: str) -> RawClient:
+            return await opened.enter_async_context(
+                raw_client(gateway.port, b"", upgrade=False, source=source)
+            )
+
+        slow = await connects("127.0.8.1")
+        silent = [await connects(sources[number % addresses]) for number in range(200)]
+        for each in silent[:100]:
+            assert await each.read_rest() == b""
+        slow.send(request())
+        assert (await slow.read_head())[9:12] == "101"
+
+
 @pytest.mark.parametrize(("rate", "addresses"), [(1000, 1), (2000, 8)])
 async def test_silent_connects_keep_nobody_out(
     gateway: LoneGateway, rate: int, addresses: int
