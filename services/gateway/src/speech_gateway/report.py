@@ -24,6 +24,7 @@ log = structlog.get_logger()
 
 CANCELLED = "cancelled"
 """Stands for `ended_by` where the process ended before the utterance did."""
+_STORED_PER_SECOND, _STORED_AT_ONCE = 20, 1_000
 _KEPT_BITS = {4: 24, 6: 48}
 _UNKNOWN_CLIENT = "unknown"
 
@@ -31,23 +32,23 @@ _UNKNOWN_CLIENT = "unknown"
 class LineBudget:
     """Allow some lines a second, and as many at once; count those that are left out.
 
-    For lines that a client can cause at no cost: one that comes back in a loop must not fill the
-    log. Time is any clock in seconds that does not run backwards.
+    A client can cause lines at no cost, or at that of an utterance: one that comes back in a loop
+    must not fill the log, nor push out of it what is older. Lines about what was stored have a
+    budget of their own, which only a crowd or such a loop can use up. Time is any clock in seconds
+    that does not run backwards.
     """
 
     def __init__(self, now: float, per_second: float = 10) -> None:
         self._bucket = TokenBucket(per_second, per_second, now)
+        self._stored = TokenBucket(_STORED_AT_ONCE, _STORED_PER_SECOND, now)
         self._omitted = 0
 
-    def take(self, now: float) -> int | None:
+    def take(self, now: float, *, stored: bool = False) -> int | None:
         """Return how many lines were left out before this one; None where this one is, too."""
-        if self._bucket.take(now):
-            return self.told()
-        self._omitted += 1
-        return None
-
-    def told(self) -> int:
-        """Return how many lines were left out before one that needs no leave, and forget them."""
+        bucket = self._stored if stored else self._bucket
+        if not bucket.take(now):
+            self._omitted += 1
+            return None
         omitted, self._omitted = self._omitted, 0
         return omitted
 
@@ -68,9 +69,8 @@ def count(conversation: Conversation, metrics: Metrics) -> None:
 def write_line_within(
     budget: LineBudget, now: float, conversation: Conversation, client: str
 ) -> None:
-    """Write the line about a session, unless it stored nothing and there are many such."""
-    stored = conversation.session.outcome == ACCEPTED
-    omitted = budget.told() if stored else budget.take(now)
+    """Write the line about a session, unless there are many; of those that stored, very many."""
+    omitted = budget.take(now, stored=conversation.session.outcome == ACCEPTED)
     if omitted is not None:
         write_line(conversation, client, omitted)
 
