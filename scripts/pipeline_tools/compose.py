@@ -5,6 +5,7 @@ and injured through the package. Whatever is brought up is taken down with its v
 """
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -53,6 +54,12 @@ def _succeeds(*command: str) -> bool:
     return done.returncode == 0
 
 
+def some_prefix() -> str:
+    """Return an INGRESS_PREFIX that another project hardly has: one of some 50,000."""
+    chance = random.SystemRandom()
+    return f"10.{chance.randrange(64, 256)}.{chance.randrange(256)}"
+
+
 @dataclass(frozen=True)
 class Project:
     """A compose project.
@@ -64,6 +71,7 @@ class Project:
         ports: Host ports of what is published, by the variable that sets them.
         settings: Further variables, as .env would set them.
         name: What every container, network and volume of it bears.
+        ingress_prefix: The first three numbers of its network `ingress`.
     """
 
     client: docker.DockerClient
@@ -71,6 +79,7 @@ class Project:
     ports: dict[str, int] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     name: str = field(default_factory=lambda: f"speech-{uuid.uuid4().hex[:8]}")
+    ingress_prefix: str = field(default_factory=some_prefix)
 
     def compose(
         self, *arguments: str, timeout: float = UP_SECONDS
@@ -78,13 +87,14 @@ class Project:
         """Run `docker compose`, with nothing from this machine's own settings."""
         options = [part for file in self.files for part in ("-f", file)]
         kept = {k: v for k, v in os.environ.items() if k in _KEPT or "DOCKER" in k}
+        own = {"INGRESS_PREFIX": self.ingress_prefix} | {k: str(v) for k, v in self.ports.items()}
         return subprocess.run(  # noqa: S603 - docker's own program
             [*_COMPOSE, "-p", self.name, "--env-file", os.devnull, *options, *arguments],
             check=False,
             capture_output=True,
             text=True,
             cwd=ROOT,
-            env=kept | {name: str(port) for name, port in self.ports.items()} | self.settings,
+            env=kept | own | self.settings,
             timeout=timeout,
         )
 

@@ -144,7 +144,7 @@ class Production(Stack):
             text=True,
             stdin=subprocess.DEVNULL,
             cwd=self.root,
-            env=kept | {"COMPOSE_PROJECT_NAME": self.name},
+            env=kept | {"COMPOSE_PROJECT_NAME": self.name, "INGRESS_PREFIX": self.ingress_prefix},
             timeout=timeout,
         )
 
