@@ -28,7 +28,8 @@ HISTORY = {Path("CHANGELOG.md")}
 LANGUAGES = {"sh", "text", "json", "http", "python", "javascript", "yaml", "avro"}
 PROGRAMS = {
     *("bash", "cat", "cd", "cp", "curl", "docker", "git", "grep", "kafka-acls.sh", "kill"),
-    *("base64", "echo", "openssl", "pip", "python", "sed", "uv", "websocat"),
+    *("base64", "chmod", "echo", "openssl", "pip", "python", "sed", "touch", "umask", "uv"),
+    "websocat",
 }
 """What is not ours: known to be meant, so that a slip of the pen is not taken for a program."""
 

@@ -1,5 +1,6 @@
 """The edge's entry point, run by this machine's shell: what it refuses before Caddy is started."""
 
+import re
 import subprocess
 
 import pytest
@@ -62,3 +63,19 @@ def test_with_all_that_it_needs_it_becomes_caddy(tmp_path):
     )
     said = f"run localhost internal; among variables: 0; --envfile: EDGE_KEYS={KEY}|{KEY}2\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+
+
+def test_the_documented_commands_leave_the_key_to_its_owner(tmp_path):
+    """Also where `.env` was there already, and everybody could read it."""
+    text = (ROOT / "docs/security.md").read_text()
+    (block,) = re.findall(
+        r"^```sh\n([^`]*EDGE_API_KEY=.*?)^docker ", text, re.MULTILINE | re.DOTALL
+    )
+    env = tmp_path / ".env"
+    env.write_text("LOG_LEVEL=INFO\n")
+    env.chmod(0o644)
+    subprocess.run(["/bin/sh", "-euc", block], check=True, cwd=tmp_path)  # noqa: S603
+    assert env.stat().st_mode & 0o777 == 0o600
+    lines = env.read_text().splitlines()
+    assert lines[0] == "LOG_LEVEL=INFO"
+    assert sum(bool(re.fullmatch("EDGE_API_KEY=[0-9a-f]{64}", line)) for line in lines) == 1
