@@ -182,6 +182,15 @@ def test_5_30_inner_networks_reach_nothing_outside():
     assert {name for name, each in networks.items() if set(each) - inner} == {"edge"}
 
 
+def test_what_collects_garbage_knows_its_limit():
+    """Programs in Go would rather fill the container than collect: they are told most of it."""
+    told = {name: each.get("environment", {}).get("GOMEMLIMIT") for name, each in SERVICES.items()}
+    assert {name: each for name, each in told.items() if each} == {
+        "edge": "200MiB",
+        "prometheus": "200MiB",
+    }
+
+
 def test_logs_are_bounded():
     """A log that is written by clients' doings cannot fill the disk."""
     options = {name: each["options"] for name, each in of_each("logging").items()}
