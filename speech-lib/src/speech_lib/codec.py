@@ -16,7 +16,7 @@ import fastavro
 from speech_lib.errors import NotAvro, WrongSchema
 from speech_lib.events import AnyEvent, AvroRecord
 from speech_lib.schemas import schema_text
-from speech_lib.writer_schema import is_affordable
+from speech_lib.writer_schema import MAX_SCHEMA_CHARACTERS, is_affordable
 
 EventT = TypeVar("EventT", bound=AnyEvent)
 
@@ -88,6 +88,8 @@ def _read(body: bytes, theirs: AvroRecord, ours: AvroRecord) -> AvroRecord:
 
 
 def _writers(schema: str) -> AvroRecord:
+    if len(schema) > MAX_SCHEMA_CHARACTERS:
+        raise WrongSchema("the writer's schema is too long to be a version of ours")
     try:
         return _parsed(schema)
     except Exception:  # noqa: BLE001  # a bad schema makes fastavro raise whatever it leads it to
