@@ -13,6 +13,17 @@ from speech_lib.errors import BrokerUnavailable, TopicMissing
 from speech_lib.kafka import KafkaSettings
 from speech_lib.topics import DAY_MS, TopicsEnvironment, TopicSpec, ensure_topics
 
+GIB = 1024**3
+SETTINGS = {
+    "max.message.bytes": "2097152",
+    "retention.ms": "86400000",
+    "segment.ms": "3600000",
+    "cleanup.policy": "delete",
+    "compression.type": "producer",
+    "retention.bytes": "-1",
+    "segment.bytes": "1073741824",
+}
+"""What a topic has by default."""
 SERVERS = {"KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"}
 
 
@@ -32,9 +43,8 @@ class Broker:
         """Return the number of partitions and the settings that matter."""
         resource = ConfigResource(ResourceType.TOPIC, topic)
         entries = self._admin.describe_configs([resource])[resource].result(20)
-        names = ("max.message.bytes", "retention.ms", "segment.ms", "cleanup.policy")
         partitions = self._admin.list_topics(topic, timeout=20).topics[topic].partitions
-        return len(partitions), {name: entries[name].value for name in names}
+        return len(partitions), {name: entries[name].value for name in SETTINGS}
 
     def describe_once_retained_for(self, topic: str, retention_ms: str) -> object:
         """Describe a topic whose change is on its way: brokers follow the controller with a lag."""
@@ -63,9 +73,9 @@ def broker(pipeline) -> Iterator[Broker]:
 
 
 def test_the_topics_of_the_pipeline():
-    """Utterances and texts are kept for a day, dead letters for a week."""
+    """Utterances and texts are kept for a day, dead letters for a week; no utterance is packed."""
     assert TopicsEnvironment.load(SERVERS).specs() == [
-        TopicSpec("speech.audio.ingress", DAY_MS, 6),
+        TopicSpec("speech.audio.ingress", DAY_MS, 6, uncompressed=True),
         TopicSpec("speech.asr.text", DAY_MS, 6),
         TopicSpec("speech.audio.ingress.dlq", 7 * DAY_MS, 6),
     ]
@@ -76,10 +86,25 @@ def test_names_and_partitions_come_from_the_environment():
     names = {"TOPIC_AUDIO_INGRESS": "a", "TOPIC_ASR_TEXT": "b", "TOPIC_DEAD_LETTER": "c"}
     environ = {**SERVERS, **names, "TOPIC_PARTITIONS": "12"}
     assert TopicsEnvironment.load(environ).specs() == [
-        TopicSpec("a", DAY_MS, 12),
+        TopicSpec("a", DAY_MS, 12, uncompressed=True),
         TopicSpec("b", DAY_MS, 12),
         TopicSpec("c", 7 * DAY_MS, 12),
     ]
+
+
+def test_a_bound_by_size_is_for_each_topic():
+    """As dead letters and texts fill the same disk."""
+    environ = {**SERVERS, "TOPIC_RETENTION_BYTES": str(GIB)}
+    assert {spec.retention_bytes for spec in TopicsEnvironment.load(environ).specs()} == {GIB}
+
+
+@pytest.mark.parametrize(
+    ("bound", "segment"), [(GIB, GIB // 8), (64 * GIB, GIB), (64 * 1024**2, 8 * 1024**2)]
+)
+def test_the_newest_segment_is_a_small_part_of_the_bound(bound, segment):
+    """It is never deleted."""
+    found = TopicSpec("t", retention_bytes=bound).config()
+    assert (found["retention.bytes"], found["segment.bytes"]) == (str(bound), str(segment))
 
 
 @pytest.mark.pipeline
@@ -88,41 +113,23 @@ def test_topics_are_made_as_they_should_be(broker):
     first, second = broker.new_name(), broker.new_name()
     ensure_topics(broker.kafka, [TopicSpec(first), TopicSpec(second, 7 * DAY_MS, 2)])
     assert [broker.describe(name) for name in (first, second)] == [
-        (
-            6,
-            {
-                "max.message.bytes": "2097152",
-                "retention.ms": "86400000",
-                "segment.ms": "3600000",
-                "cleanup.policy": "delete",
-            },
-        ),
-        (
-            2,
-            {
-                "max.message.bytes": "2097152",
-                "retention.ms": "604800000",
-                "segment.ms": "3600000",
-                "cleanup.policy": "delete",
-            },
-        ),
+        (6, SETTINGS),
+        (2, SETTINGS | {"retention.ms": "604800000"}),
     ]
 
 
 @pytest.mark.pipeline
 def test_topics_that_are_there_are_set(broker, make_topic):
-    """A topic that was made otherwise gets size and retention, and keeps its partitions."""
+    """A topic that was made otherwise gets its settings, and keeps its partitions."""
     topic, missing = make_topic("topics", 1), broker.new_name()
-    ensure_topics(broker.kafka, [TopicSpec(topic), TopicSpec(missing)])
-    assert broker.describe_once_retained_for(topic, "86400000") == (
-        1,
-        {
-            "max.message.bytes": "2097152",
-            "retention.ms": "86400000",
-            "segment.ms": "3600000",
-            "cleanup.policy": "delete",
-        },
-    )
+    spec = TopicSpec(topic, retention_bytes=GIB, uncompressed=True)
+    ensure_topics(broker.kafka, [spec, TopicSpec(missing)])
+    changed = {
+        "compression.type": "uncompressed",
+        "retention.bytes": "1073741824",
+        "segment.bytes": "134217728",
+    }
+    assert broker.describe_once_retained_for(topic, "86400000") == (1, SETTINGS | changed)
     assert broker.describe(missing)[0] == 6
 
 

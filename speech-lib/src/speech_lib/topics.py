@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -35,6 +36,11 @@ from speech_lib.startup import wait_for
 
 HOUR_MS = 60 * 60 * 1000
 DAY_MS = 24 * HOUR_MS
+MIN_RETENTION_BYTES = 64 * 1024 * 1024
+MAX_RETENTION_BYTES = 1024**5
+_SEGMENTS_KEPT = 8
+_MAX_SEGMENT_BYTES = 1024**3
+"""Kafka's own size of a segment."""
 _DEFAULT_OF_BROKER = -1
 
 _FORBIDDEN = frozenset(
@@ -58,11 +64,17 @@ class TopicSpec:
         retention_ms: How long records are kept; voice is personal.
         partitions: How many consumers of a group can share it. Kept as it is where the topic
             exists, because more of them would break the order of keys.
+        retention_bytes: How much each partition keeps at most, a segment aside; the oldest records
+            go first, however young they are. None leaves a topic that is there as it is.
+        uncompressed: Whether the broker unpacks what it is sent, and so refuses what is larger than
+            a record may be once it is unpacked. Else a reader finds that out, by its memory.
     """
 
     name: str
     retention_ms: int = DAY_MS
     partitions: int = 6
+    retention_bytes: int | None = None
+    uncompressed: bool = False
 
     def config(self) -> dict[str, str]:
         """Return the topic's settings at the broker."""
@@ -73,7 +85,16 @@ class TopicSpec:
             # what people said would be kept for up to a week longer.
             "segment.ms": str(HOUR_MS),
             "cleanup.policy": "delete",
+            **({"compression.type": "uncompressed"} if self.uncompressed else {}),
+            **self._bounded_by_size(),
         }
+
+    def _bounded_by_size(self) -> dict[str, str]:
+        if self.retention_bytes is None:
+            return {}
+        # The newest segment is never deleted: with Kafka's own gigabyte, it alone could be more.
+        segment = min(self.retention_bytes // _SEGMENTS_KEPT, _MAX_SEGMENT_BYTES)
+        return {"retention.bytes": str(self.retention_bytes), "segment.bytes": str(segment)}
 
 
 def ensure_topics(kafka: KafkaSettings, specs: Sequence[TopicSpec], timeout: float = 10.0) -> None:
@@ -176,12 +197,22 @@ class TopicsEnvironment(KafkaEnvironment):
     topic_partitions: Annotated[int, whole(1, 1_000)] = Field(6, alias="TOPIC_PARTITIONS")
     """Partitions of each topic that is made: how many recognisers can share the work."""
 
+    topic_retention_bytes: (
+        Annotated[int, whole(MIN_RETENTION_BYTES, MAX_RETENTION_BYTES)] | None
+    ) = Field(None, alias="TOPIC_RETENTION_BYTES")
+    """Bytes that each partition of each topic keeps; without a bound by size where it is unset."""
+
     def specs(self) -> list[TopicSpec]:
         """Return the topics of the pipeline."""
+        topic = partial(
+            TopicSpec,
+            partitions=self.topic_partitions,
+            retention_bytes=self.topic_retention_bytes,
+        )
         return [
-            TopicSpec(self.topic_audio_ingress, DAY_MS, self.topic_partitions),
-            TopicSpec(self.topic_asr_text, DAY_MS, self.topic_partitions),
-            TopicSpec(self.topic_dead_letter, 7 * DAY_MS, self.topic_partitions),
+            topic(self.topic_audio_ingress, DAY_MS, uncompressed=True),
+            topic(self.topic_asr_text, DAY_MS),
+            topic(self.topic_dead_letter, 7 * DAY_MS),
         ]
 
 
