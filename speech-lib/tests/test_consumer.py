@@ -20,6 +20,8 @@ from speech_lib.testing.mock_cluster import MockCluster
 OFFSET_COMMIT = 8
 """The protocol's number of the request that stores offsets."""
 LARGEST = 2_000_000
+UNPACKED = 105_000_000
+"""More than librdkafka unpacks of zstd."""
 
 
 def kafka(servers: str) -> KafkaSettings:
@@ -279,6 +281,44 @@ def test_nothing_to_commit_is_nothing_to_do(cluster):
     with consumer(cluster.bootstrap_servers, "t") as member:
         cluster.set_broker_down()
         member.commit({})
+
+
+def store_unreadable(servers: str, topic: str, records: int) -> int:
+    """Store a batch of a few kilobytes that nobody can unpack; return the offset of its first."""
+    at: list[int] = []
+    client = Producer(
+        {
+            "bootstrap.servers": servers,
+            "compression.type": "zstd",
+            "message.max.bytes": 1_000_000_000,
+            "batch.size": 1_000_000_000,
+            "queue.buffering.max.kbytes": 1_000_000,
+            "linger.ms": 2_000,
+        }
+    )
+    value = bytes(UNPACKED // records)
+    for _ in range(records):
+        client.produce(topic, value, partition=0, on_delivery=lambda _, m: at.append(m.offset()))
+    assert client.flush(20) == 0
+    return at[0]
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_a_batch_that_cannot_be_read_is_told_and_passed_over(cluster, length):
+    """The record behind it is read, and until a commit passes it the member is in trouble."""
+    cluster.create_topic("one", 1)
+    store(cluster.bootstrap_servers, Record("one", b"key", b"before"))
+    first = store_unreadable(cluster.bootstrap_servers, "one", length)
+    store(cluster.bootstrap_servers, Record("one", b"key", b"behind"))
+    with consumer(cluster.bootstrap_servers, "one") as member:
+        before, damaged, behind = read([member], count(3))
+        assert (before.value, behind.value) == (b"before", b"behind")
+        assert damaged == ReceivedRecord.damaged("one", 0, first, first + length - 1)
+        assert member.trouble == "_BAD_COMPRESSION"
+        member.commit({("one", 0): first})
+        assert member.trouble == "_BAD_COMPRESSION"
+        member.commit({("one", 0): damaged.offset + 1})
+        assert member.trouble == ""
 
 
 @pytest.mark.pipeline

@@ -14,7 +14,7 @@ from speech_asr.outbox import Outbox
 from speech_asr.traces import Traces
 from speech_lib.errors import DeliveryError
 from speech_lib.events import AudioInputEvent, TextRecognized, TextRecognizedEvent
-from speech_lib.records import Record
+from speech_lib.records import ReceivedRecord, Record
 from speech_lib.registry import EventDeserializer, EventSerializer
 from speech_lib.testing.fakes import FakeBroker, FakeProducer, FakeRegistry
 from speech_lib.testing.spans import KeptSpans
@@ -364,3 +364,23 @@ def test_a_registry_that_is_away_is_waited_for(event):
     lines = scene.handle(record)
     assert [line["event"] for line in lines] == ["schema_unavailable", "utterance"]
     assert (len(scene.broker.records(TEXT)), scene.broker.records(DEAD)) == (1, ())
+
+
+@pytest.mark.parametrize(("first", "told"), [(7, {}), (5, {"dlq_last_offset": "7"})])
+def test_records_that_nobody_can_read_are_one_dead_letter_without_content(first, told):
+    """It says from where to where; there is nothing of theirs to keep."""
+    scene = Scene()
+    scene.handle(ReceivedRecord.damaged(AUDIO, 0, first, 7))
+    (letter,) = scene.broker.records(DEAD)
+    assert (letter.key, letter.value, letter.headers) == (
+        b"",
+        b"",
+        {
+            "dlq_reason": "unreadable_batch",
+            "dlq_partition": "0",
+            "dlq_offset": str(first),
+            "dlq_omitted": "unreadable",
+            **told,
+        },
+    )
+    assert scene.count("speech_asr_dead_letters_total", reason="unreadable_batch") == 1

@@ -6,6 +6,7 @@ every record at least once.
 """
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from operator import methodcaller
@@ -16,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from speech_lib.errors import BrokerUnavailable
 from speech_lib.kafka import MAX_RECORD_BYTES, ClientConfig, KafkaSettings, client_logger
 from speech_lib.membership import Membership
+from speech_lib.peek import end_of_damage, is_damaged
 from speech_lib.records import ReceivedRecord
 
 _log = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ _READ_AHEAD: ClientConfig = {
     "enable.partition.eof": True,
 }
 _ASK_AGAIN_SECONDS = 2.0
+_ASK_SECONDS = 5.0
 
 
 def _ignore(_: Partitions) -> None:
@@ -110,6 +113,7 @@ class RecordConsumer:
         """Read where none was asked for: of a partition that came during such a call."""
         self._paused: Partitions = frozenset()
         self._ask_again_at = 0.0
+        self._config = config
         self._client = Consumer(config, logger=client_logger("consumer"))
         self._client.subscribe(
             list(topics), on_assign=self._gain, on_revoke=self._lose, on_lost=self._lose
@@ -157,6 +161,8 @@ class RecordConsumer:
         for answer in answers or []:
             if answer.error is not None:
                 raise BrokerUnavailable(answer.error.name())
+        for partition, offset in next_offsets.items():
+            self._membership.committed(partition, offset)
 
     def close(self) -> None:
         """Leave the group, so that others get the partitions at once. Blocks for some seconds."""
@@ -167,9 +173,33 @@ class RecordConsumer:
         while (first := self._client.poll(max(0.0, deadline - time.monotonic()))) is not None:
             # Without the first, `consume` would wait for the whole timeout to fill its list.
             rest = self._client.consume(max_records - 1, 0) if max_records > 1 else []
-            if records := [received(each) for each in (first, *rest) if self._is_record(each)]:
+            if records := [found for each in (first, *rest) for found in self._records_of(each)]:
                 return records
         return []
+
+    def _records_of(self, message: Message) -> list[ReceivedRecord]:
+        if is_damaged(message):
+            return self._pass_over(message)
+        return [received(message)] if self._is_record(message) else []
+
+    def _pass_over(self, message: Message) -> list[ReceivedRecord]:
+        """Go on behind a batch that cannot be read, and return what stands for its records.
+
+        Nothing where its end cannot be found now: the client library tells of it again.
+        """
+        topic, partition, first = _place(message)
+        error = cast("KafkaError", message.error()).name()
+        self._membership.damaged((topic, partition), error, sys.maxsize)
+        try:
+            at = TopicPartition(topic, partition)
+            _, end = self._client.get_watermark_offsets(at, timeout=_ASK_SECONDS)
+            good = end_of_damage(self._config, topic, partition, first, end)
+            self._client.seek(TopicPartition(topic, partition, good))
+        except (KafkaException, TimeoutError):  # no answer, or the partition is another's by now
+            return []
+        _log.warning("consumer: %s", error)
+        self._membership.damaged((topic, partition), error, good)
+        return [ReceivedRecord.damaged(topic, partition, first, good - 1)]
 
     def _is_record(self, message: Message) -> bool:
         """Tell a record from a report; note what is reported, raise what cannot be mended."""
@@ -213,14 +243,20 @@ class RecordConsumer:
 
     def _lose(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         lost = _pairs(partitions)
+        self._membership.lost(lost)
         self._early = [each for each in self._early if (each.topic, each.partition) not in lost]
         self._on_revoke(lost)
 
 
-def received(message: Message) -> ReceivedRecord:
-    """Return a message of the client library as a value of ours, whatever its writer put in."""
+def _place(message: Message) -> tuple[str, int, int]:
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None and partition is not None and offset is not None  # noqa: S101, PT018
+    return topic, partition, offset
+
+
+def received(message: Message) -> ReceivedRecord:
+    """Return a message of the client library as a value of ours, whatever its writer put in."""
+    topic, partition, offset = _place(message)
     headers = _headers(message)
     return ReceivedRecord(
         topic=topic,

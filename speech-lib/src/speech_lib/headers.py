@@ -26,6 +26,7 @@ RECOGNISED_MS = "recognised_ms"
 DLQ_REASON = "dlq_reason"
 DLQ_PARTITION = "dlq_partition"
 DLQ_OFFSET = "dlq_offset"
+DLQ_LAST_OFFSET = "dlq_last_offset"
 DLQ_OMITTED = "dlq_omitted"
 
 
@@ -108,14 +109,16 @@ def for_empty_dead_letter(
     Args:
         record: What cannot be processed.
         reason: Why it is a dead letter.
-        omitted: Why its content is not kept: `too_large`, or `refused` by the broker.
+        omitted: Why its content is not kept: `too_large`, `refused` by the broker, or `unreadable`.
     """
     return {**_of_dead_letter(record, reason), DLQ_OMITTED: omitted}
 
 
 def _of_dead_letter(record: ReceivedRecord, reason: str) -> dict[str, str]:
+    first = record.damaged_from
     return {
         DLQ_REASON: reason,
         DLQ_PARTITION: str(record.partition),
-        DLQ_OFFSET: str(record.offset),
+        DLQ_OFFSET: str(record.offset if first is None else first),
+        **({DLQ_LAST_OFFSET: str(record.offset)} if first not in {None, record.offset} else {}),
     }

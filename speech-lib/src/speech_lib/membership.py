@@ -3,6 +3,8 @@
 Pure; `consumer` keeps one. A broker that is away is not told here: `readiness` asks for that.
 """
 
+from collections.abc import Iterable
+
 _OF_A_TOPIC = frozenset(
     {
         "TOPIC_AUTHORIZATION_FAILED",
@@ -39,6 +41,7 @@ class Membership:
         self._joined = False
         self._group_error = ""
         self._topic_errors: dict[str | None, str] = {}
+        self._damaged: dict[tuple[str, int], tuple[str, int]] = {}
 
     @property
     def trouble(self) -> str:
@@ -47,6 +50,8 @@ class Membership:
             return self._group_error
         if self._topic_errors:
             return next(iter(self._topic_errors.values()))
+        if self._damaged:
+            return next(iter(self._damaged.values()))[0]
         return "" if self._joined else NOT_JOINED
 
     @property
@@ -66,6 +71,20 @@ class Membership:
             self._topic_errors[topic] = error
         elif error in _OF_THE_GROUP:
             self._group_error = error
+
+    def damaged(self, partition: tuple[str, int], error: str, passed_at: int) -> None:
+        """Note records that cannot be read, and what commit will show that they are passed over."""
+        self._damaged[partition] = (error, passed_at)
+
+    def committed(self, partition: tuple[str, int], offset: int) -> None:
+        """Note how far a partition is done."""
+        if self._damaged.get(partition, ("", offset + 1))[1] <= offset:
+            del self._damaged[partition]
+
+    def lost(self, partitions: Iterable[tuple[str, int]]) -> None:
+        """Note partitions that are another member's now, with what is wrong in them."""
+        for partition in partitions:
+            self._damaged.pop(partition, None)
 
     def read(self, topic: str | None) -> None:
         """Note that a topic could be read, up to its end or to a record."""

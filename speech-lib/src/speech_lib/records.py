@@ -50,6 +50,8 @@ class ReceivedRecord:
             the record has no time.
         headers_readable: False where the name of a header is not UTF-8, which Kafka permits; then
             there are no `headers`.
+        damaged_from: Where not None, this stands for the records from there up to `offset`, which
+            nobody can read: it has neither key, value, headers nor time.
     """
 
     topic: str
@@ -60,3 +62,9 @@ class ReceivedRecord:
     headers: Mapping[str, str]
     timestamp_ms: int
     headers_readable: bool = True
+    damaged_from: int | None = None
+
+    @classmethod
+    def damaged(cls, topic: str, partition: int, first: int, last: int) -> "ReceivedRecord":
+        """Return what stands for records that nobody can read."""
+        return cls(topic, partition, last, b"", b"", {}, -1, damaged_from=first)

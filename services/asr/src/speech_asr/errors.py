@@ -12,6 +12,9 @@ class Reason(StrEnum):
 
     UNREADABLE_HEADERS = "unreadable_headers"
     """The name of a header is not UTF-8, so none of the headers can be read."""
+    UNREADABLE_BATCH = "unreadable_batch"
+    """The client library cannot read the batch that the record is in: it is badly compressed, far
+    too large once unpacked, or damaged."""
     NOT_AVRO = "not_avro"
     """The value is not in the Confluent wire format, or its body is not what its schema says."""
     UNKNOWN_SCHEMA = "unknown_schema"

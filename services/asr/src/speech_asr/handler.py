@@ -121,6 +121,8 @@ class Handler:
     async def _recognise(
         self, record: ReceivedRecord, trace: Trace, on_begun: Callable[[], None]
     ) -> None:
+        if record.damaged_from is not None:
+            raise Unprocessable(Reason.UNREADABLE_BATCH)
         if not record.headers_readable:
             raise Unprocessable(Reason.UNREADABLE_HEADERS)
         utterance = await self._read(record)
@@ -192,12 +194,15 @@ class Handler:
     async def _bury(self, record: ReceivedRecord, reason: Reason, trace: Trace) -> None:
         """Store the record as it came in the dead-letter topic, or as much of it as fits."""
         topic, why = self._topics.dead_letter, reason.value
-        whole = Record(topic, record.key, record.value, headers.for_dead_letter(record, reason=why))
 
         def empty(omitted: str) -> Record:
             told = headers.for_empty_dead_letter(record, reason=why, omitted=omitted)
             return Record(topic, b"", b"", told)
 
+        told = headers.for_dead_letter(record, reason=why)
+        whole = Record(topic, record.key, record.value, told)
+        if record.damaged_from is not None:
+            whole = empty("unreadable")
         # It keeps its headers as it came, so the trace of who made it is told by a link.
         await trace.send(
             self._outbox.store_dead_letter(whole, empty),

@@ -153,7 +153,7 @@ def _producer(
     settings = {
         "bootstrap.servers": servers,
         "compression.type": compression,
-        "message.max.bytes": "100000000",  # its own limit; the broker has another
+        "message.max.bytes": "1000000000",  # its own limit; the broker has another
         "log_level": "3",
     }
     for name, value in settings.items():
