@@ -22,13 +22,14 @@ SERVICES = ("speech_gateway", "speech_asr")
 WEBSOCKETS = {"speech_gateway.server", "speech_gateway.connection", "speech_gateway.conversation"}
 KAFKA_CLIENTS = {
     "Producer": {"speech_lib.generation"},
-    "Consumer": {"speech_lib.consumer"},
+    "Consumer": {"speech_lib.claims", "speech_lib.consumer", "speech_lib.peek"},
     "AdminClient": {"speech_lib.topics"},
 }
 
 PURE = {
     "speech_lib.codec",
     "speech_lib.collector",
+    "speech_lib.damage",
     "speech_lib.errors",
     "speech_lib.events",
     "speech_lib.headers",

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
-from speech_lib.consumer import consumer_config, received
+from speech_lib.consumer import consumer_config
 from speech_lib.errors import BrokerUnavailable, TopicMissing
 from speech_lib.kafka import KafkaSettings, client_logger
+from speech_lib.received import received
 from speech_lib.records import ReceivedRecord
 
 REQUEST_SECONDS = 10.0

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from confluent_kafka import Consumer, TopicPartition
-from speech_lib.consumer import consumer_config, received
+from speech_lib.consumer import consumer_config
 from speech_lib.headers import now_ms
 from speech_lib.kafka import KafkaSettings, client_logger
+from speech_lib.received import received
 from speech_lib.records import ReceivedRecord
 
 from pipeline_tools.whole_topic import end, partitions

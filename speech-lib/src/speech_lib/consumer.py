@@ -9,15 +9,24 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from operator import methodcaller
 from typing import cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_STORED,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
+from speech_lib.apart import Try
+from speech_lib.claims import READING, Claims
 from speech_lib.errors import BrokerUnavailable
 from speech_lib.kafka import MAX_RECORD_BYTES, ClientConfig, KafkaSettings, client_logger
-from speech_lib.membership import Membership
+from speech_lib.membership import READER_KILLED, Membership
 from speech_lib.peek import end_of_damage, is_damaged
+from speech_lib.received import place, received
 from speech_lib.records import ReceivedRecord
 
 _log = logging.getLogger(__name__)
@@ -88,6 +97,8 @@ class RecordConsumer:
         on_revoke: Called with those that it loses: work on them must be forgotten, because another
             member starts at the last commit. What is done can still be committed during the call,
             unless the group has already given them away.
+        try_apart: Done to the values of the first records in a process of its own, where the last
+            reader of a partition did not give it back (see `claims`); None: no such care.
         client_options: Further settings of librdkafka, as for a measurement.
 
     Both are called by the thread that polls, during `poll` or `close`; they must not raise. The
@@ -103,6 +114,7 @@ class RecordConsumer:
         client_id: str,
         on_assign: OnPartitions = _ignore,
         on_revoke: OnPartitions = _ignore,
+        try_apart: Try | None = None,
         client_options: ClientConfig | None = None,
     ) -> None:
         config = consumer_config(kafka, group_id=group_id, client_id=client_id)
@@ -112,12 +124,14 @@ class RecordConsumer:
         self._early: list[ReceivedRecord] = []
         """Read where none was asked for: of a partition that came during such a call."""
         self._paused: Partitions = frozenset()
+        self._mark = READING if try_apart else ""
         self._ask_again_at = 0.0
         self._config = config
         self._client = Consumer(config, logger=client_logger("consumer"))
         self._client.subscribe(
             list(topics), on_assign=self._gain, on_revoke=self._lose, on_lost=self._lose
         )
+        self._claims = Claims(self._client, config, try_apart) if try_apart else None
 
     @property
     def trouble(self) -> str:
@@ -138,7 +152,8 @@ class RecordConsumer:
         Raises:
             BrokerUnavailable: This consumer can never read again; build a new one.
         """
-        self._fetch(wanted=max_records > 0)
+        # What was read apart comes first, so that nothing is fetched far ahead of what is done.
+        self._fetch(wanted=max_records > 0 and not self._early)
         if not self._early or max_records == 0:
             self._early += self._read(timeout, max_records)
         found, self._early = self._early[:max_records], self._early[max_records:]
@@ -151,7 +166,7 @@ class RecordConsumer:
             BrokerUnavailable: Nothing was stored, or not everything. Where the partitions are lost
                 the records come again to another member; otherwise a later commit makes up for it.
         """
-        offsets = [TopicPartition(*of, offset) for of, offset in next_offsets.items()]
+        offsets = [TopicPartition(*of, offset, self._mark) for of, offset in next_offsets.items()]
         if not offsets:
             return
         try:
@@ -163,6 +178,8 @@ class RecordConsumer:
                 raise BrokerUnavailable(answer.error.name())
         for partition, offset in next_offsets.items():
             self._membership.committed(partition, offset)
+        if self._claims:
+            self._claims.committed(next_offsets)
 
     def close(self) -> None:
         """Leave the group, so that others get the partitions at once. Blocks for some seconds."""
@@ -187,7 +204,7 @@ class RecordConsumer:
 
         Nothing where its end cannot be found now: the client library tells of it again.
         """
-        topic, partition, first = _place(message)
+        topic, partition, first = place(message)
         error = cast("KafkaError", message.error()).name()
         self._membership.damaged((topic, partition), error, sys.maxsize)
         try:
@@ -240,51 +257,35 @@ class RecordConsumer:
     def _gain(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._membership.assigned()
         self._on_assign(_pairs(partitions))
+        if self._claims and (early := self._claims.take(partitions)):
+            self._early += early
+            for each in early:
+                if each.damaged_from is not None:
+                    of = (each.topic, each.partition)
+                    self._membership.damaged(of, READER_KILLED, each.offset + 1)
+            self._client.incremental_assign(_behind(partitions, early))
+            self._pause(_pairs(partitions))
 
     def _lose(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         lost = _pairs(partitions)
         self._membership.lost(lost)
         self._early = [each for each in self._early if (each.topic, each.partition) not in lost]
         self._on_revoke(lost)
+        if self._claims:
+            self._claims.give_back(lost)
 
 
-def _place(message: Message) -> tuple[str, int, int]:
-    topic, partition, offset = message.topic(), message.partition(), message.offset()
-    assert topic is not None and partition is not None and offset is not None  # noqa: S101, PT018
-    return topic, partition, offset
-
-
-def received(message: Message) -> ReceivedRecord:
-    """Return a message of the client library as a value of ours, whatever its writer put in."""
-    topic, partition, offset = _place(message)
-    headers = _headers(message)
-    return ReceivedRecord(
-        topic=topic,
-        partition=partition,
-        offset=offset,
-        key=message.key() or b"",
-        value=message.value() or b"",
-        headers=headers or {},
-        timestamp_ms=message.timestamp()[1],
-        headers_readable=headers is not None,
-    )
-
-
-# For a name that is not UTF-8 the library sets an exception, and returns a list with holes all the
-# same. Python's own call of a method does not notice that once it is specialised (after some eight
-# calls), and who touches a hole may crash the process. A call from C always looks, so this is one.
-# Ask a message once only: its next answer is the list with the holes.
-_headers_of = methodcaller("headers")
-
-
-def _headers(message: Message) -> dict[str, str] | None:
-    """Return the headers, or None where the client library cannot give them."""
-    try:
-        found = _headers_of(message)
-    except (SystemError, UnicodeError):  # a name that is not UTF-8 raises one or the other
-        return None
-    pairs = cast("list[tuple[str, bytes | None]]", found or [])  # what is read has this form
-    return {name: (value or b"").decode(errors="replace") for name, value in pairs}
+def _behind(
+    partitions: Sequence[TopicPartition], records: Sequence[ReceivedRecord]
+) -> list[TopicPartition]:
+    """Return where to read on; without an offset, where the group has committed."""
+    read = {(each.topic, each.partition): each.offset + 1 for each in records}
+    return [
+        TopicPartition(
+            each.topic, each.partition, read.get((each.topic, each.partition), OFFSET_STORED)
+        )
+        for each in partitions
+    ]
 
 
 def _pairs(partitions: Sequence[TopicPartition]) -> Partitions:

@@ -26,14 +26,17 @@ _OF_THE_GROUP = frozenset(
 )
 NOT_JOINED = "not_joined"
 """The group has not given this member its share yet."""
+READER_KILLED = "reader_killed"
+"""A record ended whoever read it, and is not passed over yet."""
 
 
 class Membership:
     """What is known of one member.
 
     Attributes:
-        trouble: Why it reads nothing: `NOT_JOINED` or the name of a Kafka error; empty where it is
-            well, also without any partition, as where a group has more members than partitions.
+        trouble: Why it reads nothing, or not all: `NOT_JOINED`, `READER_KILLED` or the name of a
+            Kafka error; empty where it is well, also without any partition, as where a group has
+            more members than partitions.
         topic_fails: Whether what it reads is at fault, which no later assignment need mend.
     """
 

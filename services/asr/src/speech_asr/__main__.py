@@ -26,7 +26,7 @@ from speech_lib.service import run as run_service
 from speech_lib.startup import Stopped, wait_for
 from speech_lib.telemetry import open_spans
 
-from speech_asr import __version__
+from speech_asr import __version__, trial
 from speech_asr.errors import EngineUnavailable
 from speech_asr.handler import Handler, Topics
 from speech_asr.metrics import Metrics
@@ -216,6 +216,7 @@ def _open_consumer(
         client_id=CLIENT_ID,
         on_assign=on_assign,
         on_revoke=on_revoke,
+        try_apart=partial(trial.read, settings.schema_registry_url),
     )
 
 
