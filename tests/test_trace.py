@@ -18,6 +18,8 @@ from speech_lib import headers
 from speech_lib.events import TextRecognized, TextRecognizedEvent
 from speech_lib.records import ReceivedRecord
 from speech_lib.registry import EventSerializer, SchemaRegistry
+from speech_lib.testing import foreign
+from speech_lib.testing.foreign import ForeignRecord
 from speech_lib.testing.pipeline import Pipeline
 from typer.testing import CliRunner
 
@@ -266,6 +268,29 @@ def test_a_dead_letter_is_shown_with_its_reason(writer: Writer):
     )
     assert told["refusal"] == {"reason": "not_wav", "place": place}
     assert told["hops"][-1] == hop("dead letter", 2_200, 90, place)
+
+
+def test_a_dead_letter_that_tells_a_wrong_place_hides_nothing(writer: Writer):
+    """The utterance is found by its time, where it does not lie where its dead letter says."""
+    partition = search.likely_partition(writer.id, PARTITIONS)
+    wrong = Writer(writer.pipeline, writer.topics).audio(partition=partition)
+    writer.audio(partition=partition)
+    told = {headers.DLQ_PARTITION: str(partition), headers.DLQ_OFFSET: str(wrong["offset"])}
+    place = writer.dead_letter(**told)
+    hops = json.loads(writer.trace("--json").stdout)["hops"]
+    assert hops[-1] == hop("dead letter", 2_200, 90, place)
+
+
+def test_records_whose_headers_cannot_be_read_are_passed_over(writer: Writer):
+    """Who may write to a topic keeps nobody from finding an utterance beside what he wrote."""
+    while search.likely_partition(writer.id, PARTITIONS) != 0:  # where foreign records are stored
+        writer.id = str(uuid.uuid4())
+    strange = ForeignRecord(b"audio", writer.id.encode(), [(b"\xff", b"x")])
+    stored = writer.audio()
+    for _ in range(12):  # the client library's fault shows itself after some eight
+        foreign.store(writer.pipeline.bootstrap_servers, writer.topics.audio, strange)
+    hops = json.loads(writer.trace("--json").stdout)["hops"]
+    assert [each["place"] for each in hops if each["place"]] == [stored]
 
 
 def test_a_repeated_result_is_shown_once(writer: Writer):

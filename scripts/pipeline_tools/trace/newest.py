@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 
-from confluent_kafka import Message
 from speech_lib import headers
 from speech_lib.records import ReceivedRecord
 
 from pipeline_tools.trace.reader import Span, TopicReader
-from pipeline_tools.trace.search import GROWTH, SLACK_MS, Finding, about, pairs
+from pipeline_tools.trace.search import GROWTH, SLACK_MS, Finding, about
 from pipeline_tools.trace.tracing import Topics
 
 MARGIN = 2
@@ -71,5 +70,5 @@ def _passed(read: Sequence[ReceivedRecord], oldest_ms: int) -> set[int]:
     return {each.partition for each in read if each.timestamp_ms <= oldest_ms}
 
 
-def _has_id(message: Message) -> bool:
-    return any(name == headers.CORRELATION_ID for name, _ in pairs(message))
+def _has_id(record: ReceivedRecord) -> bool:
+    return headers.CORRELATION_ID in record.headers

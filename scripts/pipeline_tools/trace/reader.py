@@ -38,7 +38,7 @@ _FETCH: ClientConfig = {
 }
 
 T = TypeVar("T")
-Wanted = Callable[[Message], bool]
+Wanted = Callable[[ReceivedRecord], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +190,11 @@ class TopicReader:
     def _kept(self, message: Message, wanted: Wanted) -> Iterator[ReceivedRecord]:
         topic = message.topic() or ""
         self.examined[topic] += 1
-        if wanted(message):
-            if topic not in self._keep_values:
-                message.set_value(b"")
-            yield received(message)
+        if topic not in self._keep_values:
+            message.set_value(b"")
+        record = received(message)
+        if wanted(record):
+            yield record
 
 
 @contextmanager

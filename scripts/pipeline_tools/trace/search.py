@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from confluent_kafka import Message
 from speech_lib import headers
 from speech_lib.consumer import Partition
 from speech_lib.records import ReceivedRecord
@@ -132,10 +131,10 @@ class _Search:
         """Yield where to look in a partition of utterances, the likeliest place first."""
         if not outcome:
             yield from backwards(span, LARGE_BLOCK)
-        elif place := _told_place(outcome[0], span):
-            yield place
-        else:
-            yield from self._around(span, _fetched_ms(outcome[0]))
+            return
+        if place := _told_place(outcome[0], span):
+            yield place  # as its writer says; if it is not there, by its time
+        yield from self._around(span, _fetched_ms(outcome[0]))
 
     def _around(self, span: Span, fetched_ms: int) -> Iterator[Span]:
         """Yield what was stored when a recogniser fetched it, then what was before and after."""
@@ -223,23 +222,15 @@ class _Search:
 
 def about(ids: set[str]) -> Wanted:
     """Return what tells whether a record is about one of these utterances."""
-    names = {each.encode() for each in ids}
-    return lambda message: any(
-        name == headers.CORRELATION_ID and value in names for name, value in pairs(message)
-    )
+    return lambda record: record.headers.get(headers.CORRELATION_ID) in ids
 
 
 def _lay_at(audio: ReceivedRecord) -> Wanted:
     place = {
-        (headers.DLQ_PARTITION, str(audio.partition).encode()),
-        (headers.DLQ_OFFSET, str(audio.offset).encode()),
+        (headers.DLQ_PARTITION, str(audio.partition)),
+        (headers.DLQ_OFFSET, str(audio.offset)),
     }
-    return lambda message: place <= set(pairs(message))
-
-
-def pairs(message: Message) -> list[tuple[str, bytes]]:
-    """Return the headers of a record."""
-    return message.headers() or []  # type: ignore[return-value]  # what is read has this form
+    return lambda record: place <= record.headers.items()
 
 
 def _told_place(outcome: ReceivedRecord, span: Span) -> Span | None:
