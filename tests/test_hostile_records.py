@@ -6,7 +6,6 @@ those that are merely wrong.
 
 import json
 import re
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 from pipeline_tools import stack
+from pipeline_tools.ports import free_ports
 from speech_gateway.wav import wrap
 from speech_lib.codec import encode
 from speech_lib.consumer import RecordConsumer
@@ -30,7 +30,13 @@ from speech_lib.schemas import schema_text
 from speech_lib.testing import foreign
 from speech_lib.testing.foreign import ForeignError, ForeignRecord
 from speech_lib.topics import TopicSpec, ensure_topics
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import (
+    retry,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_delay,
+    wait_fixed,
+)
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(180)]
 
@@ -158,6 +164,15 @@ class Running:
         )
         assert json.loads(attempt(self.page)("/readyz")) == {"status": "ready"}
 
+    def wait_until_counted(self, reason: str, count: float) -> None:
+        """Return once so many are on the page, which is made once a second."""
+        attempt = retry(
+            retry=retry_if_result(lambda counted: counted != count),
+            stop=stop_after_delay(TEXT_SECONDS),
+            wait=wait_fixed(0.05),
+        )
+        attempt(self.dead_letters)(reason)
+
     def dead_letters(self, reason: str) -> float:
         """Return how many the recogniser has counted."""
         pattern = rf'^speech_asr_dead_letters_total{{reason="{reason}"}} (\S+)$'
@@ -166,15 +181,9 @@ class Running:
         return float(found[1])
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def running(pipeline, topics, logs) -> Iterator[Running]:
-    port = free_port()
+    port = free_ports(["port"])["port"]
     settings = {**topics.names, "OPS_PORT": str(port)}
     with stack.recogniser(pipeline, logs, settings) as recogniser:
         yield Running(port)
@@ -262,7 +271,7 @@ def test_a_batch_that_cannot_be_unpacked_is_a_dead_letter(
         "dlq_offset": str(offset),
         "dlq_omitted": "unreadable",
     }
-    assert running.dead_letters("unreadable_batch") == before + 1
+    running.wait_until_counted("unreadable_batch", before + 1)
     running.wait_until_ready()
 
 
