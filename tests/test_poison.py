@@ -35,6 +35,7 @@ OVERHEAD = 96
 """What a batch of one record takes besides its content, with too little to spare for a reason."""
 YEAR_2100_MS = 4_102_444_800_000
 UNREADABLE = "unreadable_headers"
+SILENCE = wrap(bytes(3_200))
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,14 @@ class Kind:
         reason: Why it is a dead letter; empty for one that is an utterance all the same.
         headers: What the dead letter keeps of the record's own.
         schema_id: Put in the place of the utterance's.
+        audio: Of the utterance.
     """
 
     record: ForeignRecord
     reason: str = "not_avro"
     headers: Mapping[str, str] = field(default_factory=dict)
     schema_id: int | None = None
+    audio: bytes = SILENCE
 
 
 NONE = ForeignRecord(b"none")
@@ -96,6 +99,12 @@ KINDS = {
     "a negative schema id": Kind(GOOD, "unknown_schema", schema_id=2**31),
     "the magic byte alone": Kind(ForeignRecord(b"\0")),
     "no body": Kind(ForeignRecord(b"\0\0\0\0\0"), "unknown_schema"),
+    "a data chunk that has none of the samples": Kind(
+        GOOD, "not_wav", audio=SILENCE[:40] + bytes(4) + SILENCE[44:]
+    ),
+    "12 bits a sample": Kind(
+        GOOD, "unsupported_format", audio=SILENCE[:34] + b"\x0c" + SILENCE[35:]
+    ),
     "an utterance of 1970": Kind(replace(GOOD, timestamp_ms=1), ""),
     "an utterance of 2100": Kind(replace(GOOD, timestamp_ms=YEAR_2100_MS), ""),
     "an utterance without a key": Kind(replace(GOOD, key=None), ""),
@@ -169,12 +178,12 @@ def speak(url: str) -> dict:
     return outcome.final
 
 
-def utterance(schema_id: int) -> tuple[str, bytes]:
-    """Return the correlation id and the value of an utterance of silence."""
+def utterance(schema_id: int, audio: bytes = SILENCE) -> tuple[str, bytes]:
+    """Return the correlation id and the value of an utterance."""
     event = AudioInputEvent.new(
         correlation_id=str(uuid.uuid4()),
         source_service="gateway",
-        payload=AudioInput(wrap(bytes(3_200))),
+        payload=AudioInput(audio),
     )
     return event.correlation_id, encode(event, schema_id)
 
@@ -191,7 +200,7 @@ def test_records_that_nobody_can_read_are_put_aside_and_speech_goes_on(
     schema_id = topics.registry.register(subject_of(topic), schema_text(AudioInputEvent.event_type))
     expected, heard = {}, set()
     for kind in KINDS.values():
-        correlation_id, value = utterance(schema_id)
+        correlation_id, value = utterance(schema_id, kind.audio)
         if kind.schema_id is not None:
             value = value[:1] + kind.schema_id.to_bytes(4, "big") + value[5:]
         written = kind.record if kind.record.value != b"" else replace(kind.record, value=value)
