@@ -406,7 +406,7 @@ def test_its_process_has_no_privileges(edge):
     assert host["ReadonlyRootfs"] is True
     assert set(host["Tmpfs"]) == {"/config", "/data", "/dev/mqueue"}
     assert [mount["Destination"] for mount in container.attrs["Mounts"] if mount["RW"]] == []
-    assert (host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (256 << 20, 256 << 20, 64)
+    assert (host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (512 << 20, 512 << 20, 64)
     files = {"Name": "nofile", "Soft": 4_096, "Hard": 4_096}  # and so connections
     assert files in host["Ulimits"]
 

@@ -25,7 +25,7 @@ LIMITS = {  # memory, processors, processes
     "gateway-service": ("256m", 1.0, 64),
     "asr-service": ("1g", 2.0, 128),
     "tools": ("512m", 1.0, 64),
-    "edge": ("256m", 1.0, 64),
+    "edge": ("512m", 1.0, 64),
     "prometheus": ("256m", 0.5, 64),
 }
 WRITE_OUTSIDE_OF_VOLUMES = {"kafka", "schema-registry"}
@@ -186,7 +186,7 @@ def test_what_collects_garbage_knows_its_limit():
     """Programs in Go would rather fill the container than collect: they are told most of it."""
     told = {name: each.get("environment", {}).get("GOMEMLIMIT") for name, each in SERVICES.items()}
     assert {name: each for name, each in told.items() if each} == {
-        "edge": "200MiB",
+        "edge": "400MiB",
         "prometheus": "200MiB",
     }
 
