@@ -34,7 +34,10 @@ _ENVIRON = {
     "SCHEMA_REGISTRY_URL": "http://nobody",
     "PORT": "0",
     "OPS_PORT": "0",
-    "PYTHONPATH": str(Path(__file__).parents[1]),
+    # What is there goes on: it may name the sources of a copy.
+    "PYTHONPATH": os.pathsep.join(
+        filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")))
+    ),
 }
 _log = get_logger(__name__)
 
