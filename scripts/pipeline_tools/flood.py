@@ -11,22 +11,21 @@ floods.
 
 import asyncio
 import json
-import os
 import select
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle
-from multiprocessing import get_context
 
 from speech_gateway.testing import request
 from websockets.asyncio.client import connect
 from websockets.frames import Frame, Opcode
 
-_LOWEST_PRIORITY = 19
+from pipeline_tools.strangers import at_work
+
 _PATIENCE_SECONDS = 5.0
 _SEND_BUFFER_BYTES = 65_536
 """Of the flooder's socket: what it has sent is what the gateway has taken, but for this."""
@@ -98,17 +97,11 @@ class Flooded:
     sent: int
 
 
-@contextmanager
 def flooders(
     kind: str, port: int, seconds: float, count: int = 2
-) -> Iterator[list[Future[Flooded]]]:
+) -> AbstractContextManager[list[Future[Flooded]]]:
     """Run flooders for so many seconds; what became of them is known afterwards."""
-    with ProcessPoolExecutor(
-        count, get_context("spawn"), initializer=os.nice, initargs=(_LOWEST_PRIORITY,)
-    ) as pool:
-        for each in [pool.submit(time.monotonic) for _ in range(count)]:
-            each.result()  # they are there, and have imported what they need
-        yield [pool.submit(flood, kind, port, seconds) for _ in range(count)]
+    return at_work(count, flood, kind, port, seconds)
 
 
 def flood(kind: str, port: int, seconds: float) -> Flooded:

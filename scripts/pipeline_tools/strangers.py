@@ -15,6 +15,9 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import cycle, islice
 from multiprocessing import get_context
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _LOWEST_PRIORITY = 19
 _PATIENCE_SECONDS = 10.0
@@ -26,8 +29,8 @@ _HELD = 300
 
 @contextmanager
 def at_work(
-    count: int, work: Callable[..., int], *arguments: object, niceness: int = _LOWEST_PRIORITY
-) -> Iterator[list[Future[int]]]:
+    count: int, work: Callable[..., T], *arguments: object, niceness: int = _LOWEST_PRIORITY
+) -> Iterator[list[Future[T]]]:
     """Run so many strangers; what they return is known afterwards."""
     with ProcessPoolExecutor(
         count, get_context("spawn"), initializer=os.nice, initargs=(niceness,)
