@@ -21,11 +21,11 @@ from pipeline_tools.audio import AudioError, Recording, load
 from pipeline_tools.screen import Screen
 from pipeline_tools.terminal import Terminal, complain, say_lines, survive_ascii
 from rich.table import Table
-from speech_lib.consumer import RecordConsumer
 from speech_lib.events import TextRecognizedEvent
-from speech_lib.kafka import KafkaSettings
-from speech_lib.records import ReceivedRecord
-from speech_lib.registry import EventDeserializer, SchemaRegistry
+from speech_lib.kafka.consumer import RecordConsumer
+from speech_lib.kafka.records import ReceivedRecord
+from speech_lib.kafka.registry import EventDeserializer, SchemaRegistry
+from speech_lib.kafka.settings import KafkaSettings
 from speech_lib.testing.embedded import EmbeddedError, EmbeddedPipeline
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "go-forward-ten-meters.raw"

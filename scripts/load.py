@@ -23,8 +23,8 @@ from pipeline_tools.load.report import Report, Spread
 from pipeline_tools.terminal import Terminal, complain, survive_ascii
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from speech_lib import looplag
-from speech_lib.service import in_background
+from speech_lib.service.run import in_background
+from speech_lib.telemetry import looplag
 
 DEFAULT_URL = "ws://localhost:8000/ws/audio"
 DEFAULT_OPS = "http://localhost:8001"

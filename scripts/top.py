@@ -22,7 +22,7 @@ from pipeline_tools.top.look import look
 from pipeline_tools.top.screen import Frame, Service
 from pydantic import TypeAdapter, ValidationError
 from rich.live import Live
-from speech_lib.setting_types import HttpUrl
+from speech_lib.service.setting_types import HttpUrl
 
 DEFAULT_GATEWAY = "http://localhost:8001"
 DEFAULT_ASR = "http://localhost:8002"

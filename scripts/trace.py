@@ -29,7 +29,7 @@ from speech_lib.errors import (
     SchemaRefused,
     TopicMissing,
 )
-from speech_lib.setting_types import Text
+from speech_lib.service.setting_types import Text
 
 MAX_LAST = 1_000
 

@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
-from speech_lib.consumer import RecordConsumer
 from speech_lib.events import AudioInputEvent, TextRecognizedEvent
-from speech_lib.kafka import KafkaSettings
-from speech_lib.records import ReceivedRecord
-from speech_lib.registry import EventDeserializer, SchemaRegistry
+from speech_lib.kafka.consumer import RecordConsumer
+from speech_lib.kafka.records import ReceivedRecord
+from speech_lib.kafka.registry import EventDeserializer, SchemaRegistry
+from speech_lib.kafka.settings import KafkaSettings
 from speech_lib.testing.pipeline import Pipeline
 
 POLLS = 60

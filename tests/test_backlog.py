@@ -13,14 +13,14 @@ from pipeline_tools import stack
 from speech_asr.metrics import Metrics
 from speech_asr.pipeline import Pipeline as Recogniser
 from speech_gateway.wav import wrap
-from speech_lib.codec import encode
-from speech_lib.consumer import RecordConsumer
-from speech_lib.consumer_lag import MeasuredConsumer
 from speech_lib.events import AudioInput, AudioInputEvent
-from speech_lib.kafka import KafkaSettings
-from speech_lib.registry import SchemaRegistry, subject_of
-from speech_lib.schemas import schema_text
-from speech_lib.service import StopSignals
+from speech_lib.events.codec import encode
+from speech_lib.events.schemas import schema_text
+from speech_lib.kafka.consumer import RecordConsumer
+from speech_lib.kafka.consumer_lag import MeasuredConsumer
+from speech_lib.kafka.registry import SchemaRegistry, subject_of
+from speech_lib.kafka.settings import KafkaSettings
+from speech_lib.service.run import StopSignals
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]
 

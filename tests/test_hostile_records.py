@@ -19,17 +19,17 @@ import pytest
 from pipeline_tools import stack
 from pipeline_tools.ports import free_ports
 from speech_gateway.wav import wrap
-from speech_lib.codec import encode
-from speech_lib.consumer import RecordConsumer
 from speech_lib.errors import SchemaRefused
 from speech_lib.events import AudioInput, AudioInputEvent
-from speech_lib.headers import CORRELATION_ID
-from speech_lib.records import ReceivedRecord
-from speech_lib.registry import SchemaRegistry, subject_of
-from speech_lib.schemas import schema_text
+from speech_lib.events.codec import encode
+from speech_lib.events.schemas import schema_text
+from speech_lib.kafka.admin import TopicSpec, ensure_topics
+from speech_lib.kafka.consumer import RecordConsumer
+from speech_lib.kafka.headers import CORRELATION_ID
+from speech_lib.kafka.records import ReceivedRecord
+from speech_lib.kafka.registry import SchemaRegistry, subject_of
 from speech_lib.testing import foreign
 from speech_lib.testing.foreign import ForeignError, ForeignRecord
-from speech_lib.topics import TopicSpec, ensure_topics
 from tenacity import (
     retry,
     retry_if_exception_type,

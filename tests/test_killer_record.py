@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from pipeline_tools import stack
 from speech_gateway.wav import wrap
-from speech_lib.codec import encode
-from speech_lib.consumer import RecordConsumer
 from speech_lib.events import AudioInput, AudioInputEvent
-from speech_lib.records import ReceivedRecord
-from speech_lib.registry import subject_of
-from speech_lib.schemas import schema_text
+from speech_lib.events.codec import encode
+from speech_lib.events.schemas import schema_text
+from speech_lib.kafka.consumer import RecordConsumer
+from speech_lib.kafka.records import ReceivedRecord
+from speech_lib.kafka.registry import subject_of
 from speech_lib.testing import foreign
 from speech_lib.testing.foreign import ForeignRecord
 

@@ -23,10 +23,10 @@ from pipeline_tools.latency.run import Utterance
 from pipeline_tools.machine import Machine, this_machine
 from pipeline_tools.percentiles import percentiles
 from pipeline_tools.trace import tracing
-from speech_lib import headers
 from speech_lib.errors import EventError
 from speech_lib.events import TextRecognized, TextRecognizedEvent
-from speech_lib.records import ReceivedRecord
+from speech_lib.kafka import headers
+from speech_lib.kafka.records import ReceivedRecord
 from speech_lib.testing.pipeline import Pipeline
 from typer.testing import CliRunner
 

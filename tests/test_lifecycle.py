@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pipeline_tools import audio, client, stack
 from pipeline_tools.ports import free_ports
-from speech_lib.registry import SchemaRegistry, subject_of
+from speech_lib.kafka.registry import SchemaRegistry, subject_of
 from speech_lib.testing.mock_cluster import MockCluster
 from speech_lib.testing.registry_server import RegistryServer
 from websockets.asyncio.client import ClientConnection, connect

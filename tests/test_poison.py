@@ -15,13 +15,13 @@ import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from pipeline_tools import audio, client, stack
 from speech_gateway.wav import wrap
-from speech_lib.codec import encode
-from speech_lib.consumer import RecordConsumer
 from speech_lib.events import AudioInput, AudioInputEvent, TextRecognizedEvent
-from speech_lib.kafka import MAX_RECORD_BYTES
-from speech_lib.records import ReceivedRecord
-from speech_lib.registry import EventDeserializer, subject_of
-from speech_lib.schemas import schema_text
+from speech_lib.events.codec import encode
+from speech_lib.events.schemas import schema_text
+from speech_lib.kafka.consumer import RecordConsumer
+from speech_lib.kafka.records import ReceivedRecord
+from speech_lib.kafka.registry import EventDeserializer, subject_of
+from speech_lib.kafka.settings import MAX_RECORD_BYTES
 from speech_lib.testing import foreign
 from speech_lib.testing.foreign import ForeignRecord
 

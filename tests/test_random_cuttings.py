@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline_tools import stack, whole_topic
 from speech_gateway import wav
 from speech_lib.events import AudioInputEvent
-from speech_lib.registry import EventDeserializer
+from speech_lib.kafka.registry import EventDeserializer
 from websockets.asyncio.client import connect
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]

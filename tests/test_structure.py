@@ -21,28 +21,30 @@ SERVICES = ("speech_gateway", "speech_asr")
 
 WEBSOCKETS = {"speech_gateway.server", "speech_gateway.connection", "speech_gateway.conversation"}
 KAFKA_CLIENTS = {
-    "Producer": {"speech_lib.generation"},
-    "Consumer": {"speech_lib.claims", "speech_lib.consumer", "speech_lib.peek"},
-    "AdminClient": {"speech_lib.topics"},
+    "Producer": {"speech_lib.kafka.generation"},
+    "Consumer": {"speech_lib.kafka.claims", "speech_lib.kafka.consumer", "speech_lib.kafka.peek"},
+    "AdminClient": {"speech_lib.kafka.admin"},
 }
 
 PURE = {
-    "speech_lib.codec",
-    "speech_lib.collector",
-    "speech_lib.damage",
     "speech_lib.errors",
     "speech_lib.events",
-    "speech_lib.headers",
-    "speech_lib.health",
-    "speech_lib.kafka",
-    "speech_lib.membership",
-    "speech_lib.rebuild",
-    "speech_lib.places",
-    "speech_lib.records",
-    "speech_lib.setting_types",
-    "speech_lib.spans",
-    "speech_lib.tracing",
-    "speech_lib.writer_schema",
+    "speech_lib.events.codec",
+    "speech_lib.events.model",
+    "speech_lib.events.schemas",
+    "speech_lib.events.writer_schema",
+    "speech_lib.kafka.damage",
+    "speech_lib.kafka.headers",
+    "speech_lib.kafka.membership",
+    "speech_lib.kafka.rebuild",
+    "speech_lib.kafka.records",
+    "speech_lib.kafka.settings",
+    "speech_lib.service.health",
+    "speech_lib.service.places",
+    "speech_lib.service.setting_types",
+    "speech_lib.telemetry.context",
+    "speech_lib.telemetry.settings",
+    "speech_lib.telemetry.spans",
     "speech_gateway.admission",
     "speech_gateway.errors",
     "speech_gateway.handshake",
@@ -150,14 +152,14 @@ def test_only_the_librarys_adapters_import_a_kafka_client(name: str) -> None:
 def test_no_service_knows_which_kafka_library_is_used() -> None:
     """It stays inside of the library, and the registry's client inside of one module."""
     assert importers("confluent_kafka") <= of_member("speech_lib")
-    assert importers("confluent_kafka.schema_registry") == {"speech_lib.registry"}
+    assert importers("confluent_kafka.schema_registry") == {"speech_lib.kafka.registry"}
 
 
 def test_opentelemetry_stays_inside_of_one_module() -> None:
     """It is an extra: what is loaded without it must not import it."""
-    assert importers("opentelemetry") == {"speech_lib.otlp"}
-    assert {name for name in SHIPPED if "speech_lib.otlp" in within_members(name)} == {
-        "speech_lib.telemetry"
+    assert importers("opentelemetry") == {"speech_lib.telemetry.otlp"}
+    assert {name for name in SHIPPED if "speech_lib.telemetry.otlp" in within_members(name)} == {
+        "speech_lib.telemetry.export"
     }
 
 
@@ -165,7 +167,20 @@ def test_opentelemetry_stays_inside_of_one_module() -> None:
 def test_a_pure_module_knows_only_pure_modules(module: str) -> None:
     """No I/O by itself, and none by what it imports."""
     assert {what for what in IO if imports_of(module, what)} == set()
-    assert within_members(module) - MEMBERS.keys() <= PURE | {"speech_lib.schemas"}
+    assert within_members(module) - MEMBERS.keys() <= PURE
+
+
+PACKAGES = ("events", "kafka", "telemetry", "service")
+"""Of speech_lib, in the order in which they may know each other. `errors` is below all of them."""
+
+
+@pytest.mark.parametrize(("level", "package"), list(enumerate(PACKAGES)))
+def test_the_librarys_packages_know_only_those_before_them(level: int, package: str) -> None:
+    """A reader of `kafka` needs nothing of `telemetry` or `service`."""
+    allowed = {"errors", *PACKAGES[: level + 1]}
+    inside = {name for name in SOURCES if name.startswith(f"speech_lib.{package}")}
+    known = {name for module in inside for name in within_members(module) if "." in name}
+    assert {name.split(".")[1] for name in known} - allowed == set()
 
 
 @pytest.mark.parametrize("member", MEMBERS)

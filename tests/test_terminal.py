@@ -30,9 +30,9 @@ from pipeline_tools.trace import tracer, tracing
 from pipeline_tools.trace.screen import Screen
 from rich.progress import Progress, TextColumn
 from rich.table import Table
-from speech_lib import headers
 from speech_lib.events import TextRecognized, TextRecognizedEvent
-from speech_lib.records import ReceivedRecord
+from speech_lib.kafka import headers
+from speech_lib.kafka.records import ReceivedRecord
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[1]

@@ -14,10 +14,10 @@ from types import ModuleType
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from pipeline_tools.trace import search, tracing
-from speech_lib import headers
 from speech_lib.events import TextRecognized, TextRecognizedEvent
-from speech_lib.records import ReceivedRecord
-from speech_lib.registry import EventSerializer, SchemaRegistry
+from speech_lib.kafka import headers
+from speech_lib.kafka.records import ReceivedRecord
+from speech_lib.kafka.registry import EventSerializer, SchemaRegistry
 from speech_lib.testing import foreign
 from speech_lib.testing.foreign import ForeignRecord
 from speech_lib.testing.pipeline import Pipeline

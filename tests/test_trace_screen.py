@@ -11,8 +11,8 @@ from pipeline_tools.trace import screen as trace_screen
 from pipeline_tools.trace import tracing
 from pipeline_tools.trace.screen import Screen
 from pipeline_tools.trace.tracing import Hop, Missing, Place, Recogniser, Result, Topics, Trace
-from speech_lib import headers
-from speech_lib.records import ReceivedRecord
+from speech_lib.kafka import headers
+from speech_lib.kafka.records import ReceivedRecord
 
 ID = "0af76519-16cd-43dd-8448-eb211c80319c"
 START_MS = 1_700_000_000_000

@@ -18,7 +18,6 @@ from pipeline_tools.trace import newest as trace_newest
 from pipeline_tools.trace import search
 from pipeline_tools.trace.reader import Span, TopicReader
 from pipeline_tools.trace.tracing import Topics
-from speech_lib import headers
 from speech_lib.events import (
     AnyEvent,
     AudioInput,
@@ -26,8 +25,9 @@ from speech_lib.events import (
     TextRecognized,
     TextRecognizedEvent,
 )
-from speech_lib.kafka import MAX_RECORD_BYTES, KafkaSettings
-from speech_lib.registry import EventSerializer, SchemaRegistry
+from speech_lib.kafka import headers
+from speech_lib.kafka.registry import EventSerializer, SchemaRegistry
+from speech_lib.kafka.settings import MAX_RECORD_BYTES, KafkaSettings
 from speech_lib.testing.pipeline import Pipeline
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "trace.py"

@@ -25,10 +25,10 @@ from pipeline_tools.stack import Process
 from speech_asr import __version__ as asr_version
 from speech_gateway import __version__ as gateway_version
 from speech_gateway import report
-from speech_lib import spans as described
-from speech_lib.kafka import KafkaSettings
-from speech_lib.producer import RecordProducer
-from speech_lib.records import Record, Stored
+from speech_lib.kafka.producer import RecordProducer
+from speech_lib.kafka.records import Record, Stored
+from speech_lib.kafka.settings import KafkaSettings
+from speech_lib.telemetry import spans as described
 from websockets.asyncio.client import connect
 
 GO_FORWARD = Path(__file__).parent.parent / "samples" / "go-forward-ten-meters.raw"

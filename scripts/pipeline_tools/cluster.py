@@ -14,8 +14,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
     PartitionMetadata,
 )
 from docker.models.containers import Container  # type: ignore[import-untyped]
-from speech_lib.kafka import KafkaSettings, client_logger
-from speech_lib.topics import TopicSpec, ensure_topics
+from speech_lib.kafka.admin import TopicSpec, ensure_topics
+from speech_lib.kafka.settings import KafkaSettings, client_logger
 from tenacity import retry, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
 from pipeline_tools import compose

@@ -8,8 +8,8 @@ import os
 from typing import Self
 
 from pydantic import Field
-from speech_lib.config import KafkaEnvironment
-from speech_lib.setting_types import HttpUrl, Topic
+from speech_lib.service.config import KafkaEnvironment
+from speech_lib.service.setting_types import HttpUrl, Topic
 
 from pipeline_tools.trace.tracing import Topics
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
-from speech_lib import headers
-from speech_lib.codec import decode
 from speech_lib.events import AudioInputEvent
-from speech_lib.records import ReceivedRecord
-from speech_lib.schemas import schema_text
+from speech_lib.events.codec import decode
+from speech_lib.events.schemas import schema_text
+from speech_lib.kafka import headers
+from speech_lib.kafka.records import ReceivedRecord
 
 from pipeline_tools.client import Frame
 

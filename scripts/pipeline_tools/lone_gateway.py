@@ -20,11 +20,11 @@ from speech_gateway.conversation import Context
 from speech_gateway.metrics import Metrics
 from speech_gateway.server import GatewayServer
 from speech_gateway.session import Receipt, Utterance
-from speech_lib.health import Health
-from speech_lib.logs import get_logger
-from speech_lib.ops import OperationsServer
-from speech_lib.service import StopSignals
-from speech_lib.service import run as run_service
+from speech_lib.service.health import Health
+from speech_lib.service.logs import get_logger
+from speech_lib.service.ops import OperationsServer
+from speech_lib.service.run import StopSignals
+from speech_lib.service.run import run as run_service
 
 from pipeline_tools.stack import Process
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
-from speech_lib.consumer import consumer_config
 from speech_lib.errors import BrokerUnavailable, TopicMissing
-from speech_lib.kafka import KafkaSettings, client_logger
-from speech_lib.received import received
-from speech_lib.records import ReceivedRecord
+from speech_lib.kafka.consumer import consumer_config
+from speech_lib.kafka.received import received
+from speech_lib.kafka.records import ReceivedRecord
+from speech_lib.kafka.settings import KafkaSettings, client_logger
 
 REQUEST_SECONDS = 10.0
 STALLED_SECONDS = 20.0

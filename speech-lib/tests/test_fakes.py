@@ -4,7 +4,6 @@ import asyncio
 import inspect
 
 import pytest
-from speech_lib.consumer import RecordConsumer
 from speech_lib.errors import (
     BrokerUnavailable,
     DeliveryError,
@@ -12,9 +11,10 @@ from speech_lib.errors import (
     SchemaNotFound,
     SchemaRefused,
 )
-from speech_lib.producer import RecordProducer
-from speech_lib.records import Record, Stored
-from speech_lib.registry import SchemaRegistry
+from speech_lib.kafka.consumer import RecordConsumer
+from speech_lib.kafka.producer import RecordProducer
+from speech_lib.kafka.records import Record, Stored
+from speech_lib.kafka.registry import SchemaRegistry
 from speech_lib.testing.fakes import FakeBroker, FakeConsumer, FakeProducer, FakeRegistry
 
 PARTITION = ("t", 0)

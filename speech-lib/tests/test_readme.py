@@ -16,17 +16,17 @@ from typing import IO
 from uuid import uuid4
 
 import pytest
-from speech_lib import headers
 from speech_lib.events import (
     AudioInput,
     AudioInputEvent,
     TextRecognized,
     TextRecognizedEvent,
 )
-from speech_lib.kafka import KafkaSettings
-from speech_lib.producer import RecordProducer
-from speech_lib.records import Record
-from speech_lib.registry import EventSerializer, SchemaRegistry
+from speech_lib.kafka import headers
+from speech_lib.kafka.producer import RecordProducer
+from speech_lib.kafka.records import Record
+from speech_lib.kafka.registry import EventSerializer, SchemaRegistry
+from speech_lib.kafka.settings import KafkaSettings
 
 README = Path(__file__).parents[1] / "README.md"
 PATIENCE_SECONDS = 30

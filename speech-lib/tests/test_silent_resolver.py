@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 from speech_lib.errors import DeliveryError
-from speech_lib.kafka import KafkaSettings
-from speech_lib.producer import RecordProducer
-from speech_lib.records import Record
+from speech_lib.kafka.producer import RecordProducer
+from speech_lib.kafka.records import Record
+from speech_lib.kafka.settings import KafkaSettings
 
 DELIVERY_SECONDS = 2.0
 CLOSE_SECONDS = 2.0

@@ -10,8 +10,9 @@ from uuid import uuid4
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from speech_lib.errors import BrokerUnavailable, TopicMissing
-from speech_lib.kafka import KafkaSettings
-from speech_lib.topics import DAY_MS, TopicsEnvironment, TopicSpec, ensure_topics
+from speech_lib.kafka.admin import DAY_MS, TopicSpec, ensure_topics
+from speech_lib.kafka.settings import KafkaSettings
+from speech_lib.topics import TopicsEnvironment
 
 GIB = 1024**3
 SETTINGS = {

@@ -22,11 +22,11 @@ from confluent_kafka.admin import (
 )
 from pipeline_tools import stack
 from speech_gateway.wav import wrap
-from speech_lib.codec import encode
 from speech_lib.events import AudioInput, AudioInputEvent
-from speech_lib.kafka import KafkaSettings
-from speech_lib.registry import SchemaRegistry, subject_of
-from speech_lib.schemas import schema_text
+from speech_lib.events.codec import encode
+from speech_lib.events.schemas import schema_text
+from speech_lib.kafka.registry import SchemaRegistry, subject_of
+from speech_lib.kafka.settings import KafkaSettings
 from speech_lib.testing.registry_server import RegistryServer
 
 ADMIN_SECONDS = 20.0

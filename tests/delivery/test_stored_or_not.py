@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import pytest
 from speech_lib.errors import DeliveryError
-from speech_lib.kafka import KafkaSettings
-from speech_lib.producer import RecordProducer
-from speech_lib.records import Record
+from speech_lib.kafka.producer import RecordProducer
+from speech_lib.kafka.records import Record
+from speech_lib.kafka.settings import KafkaSettings
 
 STATISTICS_SECONDS = 0.6
 """After so long the producer's statistics have told of whatever was sent before."""

@@ -5,7 +5,7 @@ from pipeline_tools import promtool
 from prometheus_client import CollectorRegistry, generate_latest
 from speech_asr.metrics import Metrics as AsrMetrics
 from speech_gateway.metrics import Metrics as GatewayMetrics
-from speech_lib.pending import Queued
+from speech_lib.kafka.pending import Queued
 
 
 def gateway() -> CollectorRegistry:

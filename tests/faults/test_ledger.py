@@ -14,10 +14,10 @@ from pipeline_tools.ledger import (
     figures,
 )
 from speech_gateway import wav
-from speech_lib import headers
-from speech_lib.codec import encode
 from speech_lib.events import AudioInput, AudioInputEvent
-from speech_lib.records import ReceivedRecord
+from speech_lib.events.codec import encode
+from speech_lib.kafka import headers
+from speech_lib.kafka.records import ReceivedRecord
 
 PCM = b"one utterance..."
 OTHER = b"another utterance"

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from pipeline_tools import audio, client, stack, whole_topic
-from speech_lib.codec import decode
 from speech_lib.events import TextRecognizedEvent
-from speech_lib.headers import INPUT_EVENT_ID
-from speech_lib.records import ReceivedRecord
-from speech_lib.schemas import schema_text
+from speech_lib.events.codec import decode
+from speech_lib.events.schemas import schema_text
+from speech_lib.kafka.headers import INPUT_EVENT_ID
+from speech_lib.kafka.records import ReceivedRecord
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 ROOT = Path(__file__).parents[2]

@@ -29,9 +29,8 @@ from pipeline_tools.canaries import Canary, Heard, canary
 from speech_gateway import wav
 from speech_gateway.handshake import PATH
 from speech_gateway.testing import RawClient, raw_client, request
-from speech_lib import codec
-from speech_lib.events import AudioInput, AudioInputEvent
-from speech_lib.registry import subject_of
+from speech_lib.events import AudioInput, AudioInputEvent, codec
+from speech_lib.kafka.registry import subject_of
 from speech_lib.testing.mock_cluster import MockCluster
 from speech_lib.testing.registry_server import RegistryServer
 from speech_lib.testing.schema_store import RegistryError, SchemaStore

@@ -17,8 +17,8 @@ from pipeline_tools.flood import speak
 from pipeline_tools.lone_gateway import LoneGateway, lone_gateway
 from pipeline_tools.ops_flood import askers
 from pipeline_tools.percentiles import percentiles
-from speech_lib.ops import MAX_CONNECTIONS
-from speech_lib.ops_connection import HELD_SECONDS
+from speech_lib.service.ops import MAX_CONNECTIONS
+from speech_lib.service.ops_connection import HELD_SECONDS
 
 pytestmark = pytest.mark.security
 

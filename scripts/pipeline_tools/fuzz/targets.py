@@ -19,7 +19,6 @@ from speech_gateway import wav as writer
 from speech_gateway.admission import client_address
 from speech_gateway.errors import InvalidMessage
 from speech_gateway.session import Actions, Publish, Session
-from speech_lib import codec
 from speech_lib.errors import EventError
 from speech_lib.events import (
     AnyEvent,
@@ -27,9 +26,10 @@ from speech_lib.events import (
     AudioInputEvent,
     TextRecognized,
     TextRecognizedEvent,
+    codec,
 )
-from speech_lib.schemas import schema_text
-from speech_lib.tracing import TraceContext
+from speech_lib.events.schemas import schema_text
+from speech_lib.telemetry.context import TraceContext
 
 LIMITS = messages.Limits(
     max_chunk_bytes=65_536,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from speech_lib.errors import SchemaNotFound
 from speech_lib.events import TextRecognizedEvent
-from speech_lib.registry import EventDeserializer, SchemaRegistry
+from speech_lib.kafka.registry import EventDeserializer, SchemaRegistry
 
 from pipeline_tools import answers, client
 from pipeline_tools.audio import load

@@ -11,9 +11,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from speech_lib.headers import CORRELATION_ID, now_ms
-from speech_lib.kafka import KafkaSettings
-from speech_lib.records import ReceivedRecord
+from speech_lib.kafka.headers import CORRELATION_ID, now_ms
+from speech_lib.kafka.records import ReceivedRecord
+from speech_lib.kafka.settings import KafkaSettings
 
 from pipeline_tools import client
 from pipeline_tools.latency.hops import ACCEPTED, CONNECTED, OPENING, TEXT_READ

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from speech_lib.kafka import KafkaSettings
+from speech_lib.kafka.settings import KafkaSettings
 
 from pipeline_tools import stack
 from pipeline_tools.trace import tracing

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from confluent_kafka import Consumer, TopicPartition
-from speech_lib.consumer import consumer_config
-from speech_lib.headers import now_ms
-from speech_lib.kafka import KafkaSettings, client_logger
-from speech_lib.received import received
-from speech_lib.records import ReceivedRecord
+from speech_lib.kafka.consumer import consumer_config
+from speech_lib.kafka.headers import now_ms
+from speech_lib.kafka.received import received
+from speech_lib.kafka.records import ReceivedRecord
+from speech_lib.kafka.settings import KafkaSettings, client_logger
 
 from pipeline_tools.whole_topic import end, partitions
 

@@ -6,8 +6,8 @@ Used by `trace.py --follow`.
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
-from speech_lib import headers
-from speech_lib.records import ReceivedRecord
+from speech_lib.kafka import headers
+from speech_lib.kafka.records import ReceivedRecord
 
 from pipeline_tools.trace.reader import TopicReader
 from pipeline_tools.trace.tracing import Topics

@@ -6,7 +6,7 @@ Used by `trace.py` where a text is missing.
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from speech_lib.errors import BrokerUnavailable
-from speech_lib.kafka import KafkaSettings, client_logger
+from speech_lib.kafka.settings import KafkaSettings, client_logger
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 REQUEST_SECONDS = 5.0

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 
-from speech_lib import headers
-from speech_lib.records import ReceivedRecord
+from speech_lib.kafka import headers
+from speech_lib.kafka.records import ReceivedRecord
 
 from pipeline_tools.trace.reader import Span, TopicReader
 from pipeline_tools.trace.search import GROWTH, SLACK_MS, Finding, about

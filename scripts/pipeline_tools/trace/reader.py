@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from speech_lib.consumer import Partition, consumer_config
 from speech_lib.errors import BrokerUnavailable, TopicMissing
-from speech_lib.kafka import ClientConfig, KafkaSettings, client_logger
-from speech_lib.received import received
-from speech_lib.records import ReceivedRecord
+from speech_lib.kafka.consumer import Partition, consumer_config
+from speech_lib.kafka.received import received
+from speech_lib.kafka.records import ReceivedRecord
+from speech_lib.kafka.settings import ClientConfig, KafkaSettings, client_logger
 
 from pipeline_tools.trace.group import asking_the_coordinator
 

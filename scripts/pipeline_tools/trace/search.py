@@ -13,9 +13,9 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from speech_lib import headers
-from speech_lib.consumer import Partition
-from speech_lib.records import ReceivedRecord
+from speech_lib.kafka import headers
+from speech_lib.kafka.consumer import Partition
+from speech_lib.kafka.records import ReceivedRecord
 
 from pipeline_tools.trace.reader import Span, TopicReader, Wanted
 from pipeline_tools.trace.tracing import Topics, told_number

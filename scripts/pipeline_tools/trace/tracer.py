@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from speech_lib import headers
 from speech_lib.events import TextRecognizedEvent
-from speech_lib.kafka import KafkaSettings
-from speech_lib.records import ReceivedRecord
-from speech_lib.registry import EventDeserializer, SchemaRegistry
+from speech_lib.kafka import headers
+from speech_lib.kafka.records import ReceivedRecord
+from speech_lib.kafka.registry import EventDeserializer, SchemaRegistry
+from speech_lib.kafka.settings import KafkaSettings
 
 from pipeline_tools.terminal import json_text
 from pipeline_tools.trace import follow as trace_follow

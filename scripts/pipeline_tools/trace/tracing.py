@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from speech_lib import headers
 from speech_lib.events import TextRecognizedEvent
-from speech_lib.records import ReceivedRecord
+from speech_lib.kafka import headers
+from speech_lib.kafka.records import ReceivedRecord
 
 HANDSHAKE = "handshake"
 FIRST_AUDIO = "first audio"

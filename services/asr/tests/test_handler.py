@@ -14,8 +14,8 @@ from speech_asr.outbox import Outbox
 from speech_asr.traces import Traces
 from speech_lib.errors import DeliveryError
 from speech_lib.events import AudioInputEvent, TextRecognized, TextRecognizedEvent
-from speech_lib.records import ReceivedRecord, Record
-from speech_lib.registry import EventDeserializer, EventSerializer
+from speech_lib.kafka.records import ReceivedRecord, Record
+from speech_lib.kafka.registry import EventDeserializer, EventSerializer
 from speech_lib.testing.fakes import FakeBroker, FakeProducer, FakeRegistry
 from speech_lib.testing.spans import KeptSpans
 from structlog.testing import capture_logs

@@ -7,11 +7,10 @@ import pytest
 from speech_asr import intake
 from speech_asr.errors import Reason, Unprocessable
 from speech_asr.intake import Utterance
-from speech_lib import codec
 from speech_lib.errors import RegistryUnavailable
-from speech_lib.events import AudioInputEvent, TextRecognized, TextRecognizedEvent
-from speech_lib.registry import EventDeserializer, EventSerializer
-from speech_lib.schemas import schema_text
+from speech_lib.events import AudioInputEvent, TextRecognized, TextRecognizedEvent, codec
+from speech_lib.events.schemas import schema_text
+from speech_lib.kafka.registry import EventDeserializer, EventSerializer
 from speech_lib.testing.fakes import FakeRegistry
 
 PCM = b"\x01\x00\x02\x00"

@@ -7,7 +7,7 @@ import pytest
 from speech_asr.errors import Reason, Unprocessable
 from speech_asr.outbox import Outbox
 from speech_lib.errors import DeliveryError
-from speech_lib.records import Record
+from speech_lib.kafka.records import Record
 from speech_lib.testing.fakes import FakeBroker, FakeProducer
 
 RECORD = Record("t", b"key", b"value", {"name": "text"})

@@ -6,8 +6,8 @@ import pytest
 from speech_asr.metrics import Metrics
 from speech_asr.pipeline import Pipeline
 from speech_lib.errors import BrokerUnavailable
-from speech_lib.records import Record
-from speech_lib.service import StopSignals
+from speech_lib.kafka.records import Record
+from speech_lib.service.run import StopSignals
 from speech_lib.testing.fakes import FakeBroker, FakeConsumer
 
 TOPIC, GROUP = "audio", "asr"

@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from pocketsphinx import Decoder
-from speech_lib.consumer import RecordConsumer
 from speech_lib.events import AudioInputEvent, TextRecognizedEvent
-from speech_lib.kafka import KafkaSettings
-from speech_lib.producer import RecordProducer
-from speech_lib.records import Record
-from speech_lib.registry import EventDeserializer, EventSerializer, SchemaRegistry
+from speech_lib.kafka.consumer import RecordConsumer
+from speech_lib.kafka.producer import RecordProducer
+from speech_lib.kafka.records import Record
+from speech_lib.kafka.registry import EventDeserializer, EventSerializer, SchemaRegistry
+from speech_lib.kafka.settings import KafkaSettings
 
 WAIT_SECONDS = 60.0
 SECOND = 32_000

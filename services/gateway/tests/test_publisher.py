@@ -5,17 +5,16 @@ from speech_gateway.conversation import Context
 from speech_gateway.errors import Failure, NotStored
 from speech_gateway.publisher import Publisher
 from speech_gateway.session import Receipt, Utterance
-from speech_lib import codec
 from speech_lib.errors import DeliveryError, RegistryUnavailable
-from speech_lib.events import AudioInput, AudioInputEvent
-from speech_lib.kafka import KafkaSettings
-from speech_lib.producer import RecordProducer
-from speech_lib.registry import EventSerializer
-from speech_lib.schemas import schema_text
+from speech_lib.events import AudioInput, AudioInputEvent, codec
+from speech_lib.events.schemas import schema_text
+from speech_lib.kafka.producer import RecordProducer
+from speech_lib.kafka.registry import EventSerializer
+from speech_lib.kafka.settings import KafkaSettings
+from speech_lib.telemetry.context import TraceContext
 from speech_lib.testing.fakes import FakeBroker, FakeProducer, FakeRegistry
 from speech_lib.testing.mock_cluster import MockCluster
 from speech_lib.testing.spans import KeptSpans
-from speech_lib.tracing import TraceContext
 
 pytestmark = pytest.mark.anyio
 

@@ -11,20 +11,20 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from speech_lib import looplag
-from speech_lib.consumer_lag import MeasuredConsumer
 from speech_lib.errors import ConfigError, RegistryUnavailable
 from speech_lib.events import AudioInputEvent, TextRecognizedEvent
-from speech_lib.health import Health
-from speech_lib.logs import get_logger
-from speech_lib.ops import OperationsServer
-from speech_lib.producer import RecordProducer
-from speech_lib.readiness import wait_for_topic, watch_broker
-from speech_lib.registry import EventDeserializer, EventSerializer, SchemaRegistry
-from speech_lib.service import StopSignals, in_background
-from speech_lib.service import run as run_service
-from speech_lib.startup import Stopped, wait_for
-from speech_lib.telemetry import open_spans
+from speech_lib.kafka.consumer_lag import MeasuredConsumer
+from speech_lib.kafka.producer import RecordProducer
+from speech_lib.kafka.registry import EventDeserializer, EventSerializer, SchemaRegistry
+from speech_lib.service.health import Health
+from speech_lib.service.logs import get_logger
+from speech_lib.service.ops import OperationsServer
+from speech_lib.service.readiness import wait_for_topic, watch_broker
+from speech_lib.service.run import StopSignals, in_background
+from speech_lib.service.run import run as run_service
+from speech_lib.service.startup import Stopped, wait_for
+from speech_lib.telemetry import looplag
+from speech_lib.telemetry.export import open_spans
 
 from speech_asr import __version__, trial
 from speech_asr.errors import EngineUnavailable

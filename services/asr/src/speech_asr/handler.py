@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from speech_lib import headers
 from speech_lib.errors import RegistryUnavailable, SchemaRefused
 from speech_lib.events import TextRecognized, TextRecognizedEvent
-from speech_lib.logs import get_logger
-from speech_lib.records import ReceivedRecord, Record
-from speech_lib.tracing import TraceContext
+from speech_lib.kafka import headers
+from speech_lib.kafka.records import ReceivedRecord, Record
+from speech_lib.service.logs import get_logger
+from speech_lib.telemetry.context import TraceContext
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -47,7 +47,7 @@ class Recogniser(Protocol):
 
 
 class Encoder(Protocol):
-    """What turns an event into a record's value (`speech_lib.registry.EventSerializer`)."""
+    """What turns an event into a record's value (`speech_lib.kafka.registry.EventSerializer`)."""
 
     def encode(self, event: TextRecognizedEvent) -> bytes:
         """Return the value, without I/O."""

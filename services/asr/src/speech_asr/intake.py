@@ -14,7 +14,7 @@ from speech_asr.errors import Reason, Unprocessable
 
 
 class Decoder(Protocol):
-    """What turns a record's value into an event (`speech_lib.registry.EventDeserializer`)."""
+    """What turns a record's value into an event (`speech_lib.kafka.registry.EventDeserializer`)."""
 
     def decode(self, value: bytes) -> AudioInputEvent:
         """Return the event, or raise one of the errors that the library names."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from speech_lib.process_metrics import process_metrics
+from speech_lib.telemetry.process_metrics import process_metrics
 
 from speech_asr import __version__
 from speech_asr.errors import Reason

@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from speech_lib.errors import DeliveryError
-from speech_lib.logs import get_logger
-from speech_lib.records import Record, Stored
+from speech_lib.kafka.records import Record, Stored
+from speech_lib.service.logs import get_logger
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential
 
 from speech_asr.errors import Reason, Unprocessable
@@ -33,7 +33,7 @@ class Condition(StrEnum):
 
 
 class Sender(Protocol):
-    """What stores a record (`speech_lib.producer.RecordProducer`)."""
+    """What stores a record (`speech_lib.kafka.producer.RecordProducer`)."""
 
     async def send(self, record: Record) -> Stored:
         """Store one record or raise `DeliveryError`."""

@@ -15,8 +15,8 @@ from functools import partial
 from typing import Protocol
 
 from speech_lib.errors import BrokerUnavailable
-from speech_lib.logs import get_logger
-from speech_lib.records import ReceivedRecord
+from speech_lib.kafka.records import ReceivedRecord
+from speech_lib.service.logs import get_logger
 
 from speech_asr.metrics import Metrics
 from speech_asr.offsets import OffsetTracker, Partition
@@ -35,7 +35,7 @@ _log = get_logger(__name__)
 
 
 class Consumer(Protocol):
-    """A member of a consumer group (`speech_lib.consumer_lag.MeasuredConsumer`); all block."""
+    """A member of a consumer group; every call blocks (`speech_lib.kafka.consumer_lag`)."""
 
     @property
     def trouble(self) -> str:
@@ -60,7 +60,7 @@ class Consumer(Protocol):
 
 
 class Stop(Protocol):
-    """What was asked for by signals (`speech_lib.service.StopSignals`)."""
+    """What was asked for by signals (`speech_lib.service.run.StopSignals`)."""
 
     drain: asyncio.Event
     now: asyncio.Event

@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from speech_lib.logs import get_logger
+from speech_lib.service.logs import get_logger
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from speech_asr import worker

@@ -3,8 +3,8 @@
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
-from speech_lib.config import ServiceSettings, inconsistent
-from speech_lib.setting_types import Port, Text, Topic, choice, matching, whole
+from speech_lib.service.config import ServiceSettings, inconsistent
+from speech_lib.service.setting_types import Port, Text, Topic, choice, matching, whole
 
 from speech_asr.cores import usable_cores
 from speech_asr.engine import EngineChoice, EngineName

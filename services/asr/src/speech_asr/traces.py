@@ -8,10 +8,19 @@ import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
-from speech_lib import headers
-from speech_lib.records import ReceivedRecord, Record, Stored
-from speech_lib.spans import Message, NoSpans, Processing, Sending, Span, SpanKind, SpanSink, traced
-from speech_lib.tracing import TraceContext
+from speech_lib.kafka import headers
+from speech_lib.kafka.records import ReceivedRecord, Record, Stored
+from speech_lib.telemetry.context import TraceContext
+from speech_lib.telemetry.spans import (
+    Message,
+    NoSpans,
+    Processing,
+    Sending,
+    Span,
+    SpanKind,
+    SpanSink,
+    traced,
+)
 
 CLIENT_ID = "speech-asr"
 

@@ -1,12 +1,12 @@
 """Read a record's value for what that may do to the process; run in one of its own.
 
-Named by `__main__`, called where the last reader of a partition was killed (`speech_lib.apart`).
+Named by `__main__`. `speech_lib.kafka.apart` calls it where a partition's last reader was killed.
 """
 
 from contextlib import closing
 
 from speech_lib.events import AudioInputEvent
-from speech_lib.registry import EventDeserializer, SchemaRegistry
+from speech_lib.kafka.registry import EventDeserializer, SchemaRegistry
 
 from speech_asr import intake
 

@@ -4,8 +4,8 @@ from ipaddress import ip_network
 from typing import Annotated, Literal
 
 from pydantic import Field
-from speech_lib.config import ServiceSettings
-from speech_lib.setting_types import (
+from speech_lib.service.config import ServiceSettings
+from speech_lib.service.setting_types import (
     Count,
     Host,
     Port,

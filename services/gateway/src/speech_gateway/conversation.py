@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
-from speech_lib.tracing import TraceContext
+from speech_lib.telemetry.context import TraceContext
 from websockets.exceptions import ConnectionClosed
 
 from speech_gateway.connection import GatewayConnection, StreamEnded

@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
-from speech_lib import headers
 from speech_lib.errors import DeliveryError
 from speech_lib.events import AudioInput, AudioInputEvent
-from speech_lib.producer import RecordProducer
-from speech_lib.records import Record, Stored
-from speech_lib.registry import EventSerializer
-from speech_lib.spans import Message, NoSpans, Sending, SpanSink, traced
+from speech_lib.kafka import headers
+from speech_lib.kafka.producer import RecordProducer
+from speech_lib.kafka.records import Record, Stored
+from speech_lib.kafka.registry import EventSerializer
+from speech_lib.telemetry.spans import Message, NoSpans, Sending, SpanSink, traced
 
 from speech_gateway import wav
 from speech_gateway.conversation import Context

@@ -10,8 +10,8 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 import structlog
-from speech_lib import spans
-from speech_lib.spans import Span, SpanKind, SpanSink
+from speech_lib.telemetry import spans
+from speech_lib.telemetry.spans import Span, SpanKind, SpanSink
 
 from speech_gateway import wav
 from speech_gateway.conversation import Conversation

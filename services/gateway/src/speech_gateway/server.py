@@ -19,8 +19,8 @@ from http import HTTPStatus
 from typing import Any
 
 from speech_lib.errors import ConfigError
-from speech_lib.spans import NoSpans, SpanSink
-from speech_lib.tracing import TraceContext
+from speech_lib.telemetry.context import TraceContext
+from speech_lib.telemetry.spans import NoSpans, SpanSink
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.protocol import State

@@ -18,7 +18,7 @@ from ctypes import ArgumentError
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from speech_lib.setting_types import comma_separated
+from speech_lib.service.setting_types import comma_separated
 from speech_lib.testing.mock_cluster import UNKNOWN_TOPIC, MockCluster, MockClusterError
 from speech_lib.testing.registry_server import RegistryServer
 

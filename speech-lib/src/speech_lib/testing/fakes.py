@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
-from speech_lib.consumer import OnPartitions, Partition, Partitions
 from speech_lib.errors import (
     DeliveryError,
     RegistryUnavailable,
@@ -19,7 +18,8 @@ from speech_lib.errors import (
     SchemaRefused,
     SpeechLibError,
 )
-from speech_lib.records import ReceivedRecord, Record, Stored
+from speech_lib.kafka.consumer import OnPartitions, Partition, Partitions
+from speech_lib.kafka.records import ReceivedRecord, Record, Stored
 from speech_lib.testing.schema_store import RegistryError, SchemaStore
 
 _NOT_FOUND = 404

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from speech_lib.kafka import MAX_RECORD_BYTES
+from speech_lib.kafka.settings import MAX_RECORD_BYTES
 from speech_lib.testing.embedded import EmbeddedPipeline
 
 _ADMIN_SECONDS = 30.0

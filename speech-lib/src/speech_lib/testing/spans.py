@@ -1,7 +1,7 @@
 """A sink of spans that keeps them, for tests of whatever describes some."""
 
-from speech_lib.spans import NoSpans, Span
-from speech_lib.tracing import TraceContext
+from speech_lib.telemetry.context import TraceContext
+from speech_lib.telemetry.spans import NoSpans, Span
 
 
 class KeptSpans(NoSpans):

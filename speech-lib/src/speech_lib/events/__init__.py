@@ -1,0 +1,27 @@
+"""The events of the pipeline: `from speech_lib.events import AudioInputEvent`.
+
+Pure. `model` has the events as values, `schemas` their Avro schemas, `codec` their bytes, and
+`writer_schema` what of a foreign schema may be read.
+"""
+
+from speech_lib.events.model import (
+    AnyEvent,
+    AudioInput,
+    AudioInputEvent,
+    AvroRecord,
+    Event,
+    Payload,
+    TextRecognized,
+    TextRecognizedEvent,
+)
+
+__all__ = [
+    "AnyEvent",
+    "AudioInput",
+    "AudioInputEvent",
+    "AvroRecord",
+    "Event",
+    "Payload",
+    "TextRecognized",
+    "TextRecognizedEvent",
+]

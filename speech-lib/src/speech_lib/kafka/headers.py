@@ -1,0 +1,124 @@
+"""The headers of the records on each topic, in one place.
+
+Those who write build them here, those who read use the names. They carry what a trace of an
+utterance and a reader of dead letters need without decoding the value. Times are milliseconds since
+the epoch by the writer's clock.
+"""
+
+import time
+
+from speech_lib.events import AnyEvent
+from speech_lib.kafka.records import ReceivedRecord
+
+CORRELATION_ID = "correlation_id"
+TRACEPARENT = "traceparent"
+EVENT_TYPE = "event_type"
+
+ENDED_BY = "ended_by"
+HANDSHAKE_MS = "handshake_ms"
+FIRST_AUDIO_MS = "first_audio_ms"
+ENDED_MS = "ended_ms"
+
+INPUT_EVENT_ID = "input_event_id"
+FETCHED_MS = "fetched_ms"
+RECOGNISED_MS = "recognised_ms"
+
+DLQ_REASON = "dlq_reason"
+DLQ_PARTITION = "dlq_partition"
+DLQ_OFFSET = "dlq_offset"
+DLQ_LAST_OFFSET = "dlq_last_offset"
+DLQ_OMITTED = "dlq_omitted"
+
+
+def now_ms() -> int:
+    """Return the milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def _common(event: AnyEvent, traceparent: str) -> dict[str, str]:
+    return {
+        CORRELATION_ID: event.correlation_id,
+        TRACEPARENT: traceparent,
+        EVENT_TYPE: event.event_type,
+    }
+
+
+def for_audio_ingress(
+    event: AnyEvent,
+    *,
+    traceparent: str,
+    ended_by: str,
+    handshake_ms: int,
+    first_audio_ms: int,
+    ended_ms: int,
+) -> dict[str, str]:
+    """Return the headers of an utterance.
+
+    Args:
+        event: What the record's value holds.
+        traceparent: Of the gateway's span.
+        ended_by: How the utterance ended.
+        handshake_ms: When the client came.
+        first_audio_ms: When its first audio came.
+        ended_ms: When the utterance ended.
+    """
+    return {
+        **_common(event, traceparent),
+        ENDED_BY: ended_by,
+        HANDSHAKE_MS: str(handshake_ms),
+        FIRST_AUDIO_MS: str(first_audio_ms),
+        ENDED_MS: str(ended_ms),
+    }
+
+
+def for_asr_text(
+    event: AnyEvent,
+    *,
+    traceparent: str,
+    input_event_id: str,
+    fetched_ms: int,
+    recognised_ms: int,
+) -> dict[str, str]:
+    """Return the headers of a recognised text.
+
+    Args:
+        event: What the record's value holds.
+        traceparent: Of the recogniser's span.
+        input_event_id: The utterance's `event_id`.
+        fetched_ms: When the utterance was read from its topic.
+        recognised_ms: When its text was known.
+    """
+    return {
+        **_common(event, traceparent),
+        INPUT_EVENT_ID: input_event_id,
+        FETCHED_MS: str(fetched_ms),
+        RECOGNISED_MS: str(recognised_ms),
+    }
+
+
+def for_dead_letter(record: ReceivedRecord, *, reason: str) -> dict[str, str]:
+    """Return the headers of a record that cannot be processed: its own, why, and where it lay."""
+    return {**record.headers, **_of_dead_letter(record, reason)}
+
+
+def for_empty_dead_letter(
+    record: ReceivedRecord, *, reason: str, omitted: str = "too_large"
+) -> dict[str, str]:
+    """Return the headers of a dead letter that is kept without its content: nothing of its own.
+
+    Args:
+        record: What cannot be processed.
+        reason: Why it is a dead letter.
+        omitted: Why its content is not kept: `too_large`, `refused` by the broker, or `unreadable`.
+    """
+    return {**_of_dead_letter(record, reason), DLQ_OMITTED: omitted}
+
+
+def _of_dead_letter(record: ReceivedRecord, reason: str) -> dict[str, str]:
+    first = record.damaged_from
+    return {
+        DLQ_REASON: reason,
+        DLQ_PARTITION: str(record.partition),
+        DLQ_OFFSET: str(record.offset if first is None else first),
+        **({DLQ_LAST_OFFSET: str(record.offset)} if first not in {None, record.offset} else {}),
+    }

@@ -1,0 +1,287 @@
+"""Configuration from the environment: read once at the start, checked whole, frozen.
+
+`speech_lib.service.run` calls `ServiceSettings.load` for a service. Each service adds its fields in
+a subclass, with the types of `setting_types`. The alias of a field is the name of its variable.
+A variable set to the empty string counts as unset.
+"""
+
+import errno
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from speech_lib.errors import ConfigError
+from speech_lib.kafka.settings import KafkaSettings, SaslMechanism, SecurityProtocol
+from speech_lib.service.setting_types import (
+    Environment,
+    Host,
+    HttpUrl,
+    LogFormat,
+    LogLevel,
+    Port,
+    Reads,
+    Seconds,
+    ServerList,
+    Switch,
+    Text,
+    Topic,
+    choice,
+    comma_separated,
+    matching,
+)
+from speech_lib.telemetry.settings import OtlpSettings
+
+_FILE_SUFFIX = "_FILE"
+_MAX_SECRET_BYTES = 4096
+_PAIRS = "name=value, or several separated by commas"
+
+
+def _is_pairs(text: str) -> bool:
+    pairs = [item.partition("=") for item in comma_separated(text)]
+    return text.isprintable() and bool(pairs) and all(name and sep for name, sep, _ in pairs)
+
+
+Pairs = Annotated[str, matching(_PAIRS, _is_pairs)]
+
+
+def _holds_certificates(text: str) -> bool:
+    """Tell whether a file is of use to librdkafka, which refuses any other without saying which."""
+    try:
+        ssl.create_default_context(cafile=text)
+    except (OSError, ValueError):  # ssl.SSLError is the first, a NUL in the path the second
+        return False
+    return True
+
+
+CertificatesFile = Annotated[
+    str, matching("the path of a file of PEM certificates", _holds_certificates)
+]
+
+
+def inconsistent(variable: str, problem: str) -> PydanticCustomError:
+    """Build the error for a variable that does not fit the others, for a model validator."""
+    return PydanticCustomError("setting", "{line}", {"line": f"{variable}: {problem}"})
+
+
+def unusable_address(variables: str, error: OSError) -> ConfigError:
+    """Build the error for an address that cannot be listened on; only its kind is told."""
+    kind = errno.errorcode.get(error.errno or 0, "unknown host")
+    return ConfigError(f"{variables}: expected an address that is free to listen on, got {kind}")
+
+
+class EnvironmentSettings(BaseModel):
+    """Settings that are read from environment variables, the alias of each field."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> Self:
+        """Read and check all variables.
+
+        Raises:
+            ConfigError: one line that names each wrong variable and what it takes.
+        """
+        values = {name: text for name in cls._variables() if (text := environ.get(name))}
+        problems = list(cls._read_secret_files(environ, values))
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_input=False)
+            problems += [cls._line(detail) for detail in details]
+        if problems:
+            raise ConfigError("; ".join(problems))
+        return settings
+
+    @classmethod
+    def _variables(cls) -> dict[str, FieldInfo]:
+        return {field.alias: field for field in cls.model_fields.values() if field.alias}
+
+    @classmethod
+    def _read_secret_files(
+        cls, environ: Mapping[str, str], values: dict[str, str]
+    ) -> Iterator[str]:
+        """Fill in secrets given as files; yield what is wrong with them."""
+        for name, field in cls._variables().items():
+            path = environ.get(name + _FILE_SUFFIX)
+            if not path or field.annotation != SecretStr | None:
+                continue
+            if name in values:
+                yield f"{name}: expected this or {name}{_FILE_SUFFIX}, got both"
+            elif secret := _read_secret(path):
+                values[name] = secret
+            else:
+                yield f"{name}{_FILE_SUFFIX}: expected the path of a readable file with one line"
+
+    @classmethod
+    def _line(cls, detail: ErrorDetails) -> str:
+        """Say in one line what one wrong variable takes."""
+        if not detail["loc"]:
+            return detail["msg"]
+        name = str(detail["loc"][0])
+        if detail["type"] == "missing":
+            return f"{name}: required, expected {_expected(cls._variables()[name])}"
+        return f"{name}: {detail['msg']}"
+
+
+def _read_secret(path: str) -> str | None:
+    """Read one line, without the line end that editors add; nothing if it cannot be had."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            secret = file.read(_MAX_SECRET_BYTES).removesuffix("\n")
+    except (OSError, ValueError):
+        return None
+    return secret if secret.isprintable() else None
+
+
+def _expected(field: FieldInfo) -> str:
+    return next((m.expected for m in field.metadata if isinstance(m, Reads)), "a value")
+
+
+class KafkaEnvironment(EnvironmentSettings):
+    """What everything that speaks to Kafka reads: the way there, the topics, and how to log."""
+
+    kafka_bootstrap_servers: ServerList = Field(alias="KAFKA_BOOTSTRAP_SERVERS", repr=False)
+    """Brokers to begin with: host:port, separated by commas."""
+
+    kafka_security_protocol: Annotated[SecurityProtocol, choice(SecurityProtocol)] = Field(
+        "PLAINTEXT", alias="KAFKA_SECURITY_PROTOCOL"
+    )
+    """How the connection to the brokers is protected."""
+
+    kafka_sasl_mechanism: Annotated[SaslMechanism, choice(SaslMechanism)] | None = Field(
+        None, alias="KAFKA_SASL_MECHANISM"
+    )
+    """How this client says who it is; needs a SASL security protocol, as do the next two."""
+
+    kafka_sasl_username: Text | None = Field(None, alias="KAFKA_SASL_USERNAME", repr=False)
+    """The client's name at the brokers."""
+
+    kafka_sasl_password: SecretStr | None = Field(None, alias="KAFKA_SASL_PASSWORD")
+    """Its password; from a file where KAFKA_SASL_PASSWORD_FILE names one."""
+
+    kafka_ssl_ca_location: CertificatesFile | None = Field(
+        None, alias="KAFKA_SSL_CA_LOCATION", repr=False
+    )
+    """File with the certificates that sign the brokers'; needs an SSL security protocol."""
+
+    topic_audio_ingress: Topic = Field("speech.audio.ingress", alias="TOPIC_AUDIO_INGRESS")
+    """Topic of the utterances."""
+
+    topic_asr_text: Topic = Field("speech.asr.text", alias="TOPIC_ASR_TEXT")
+    """Topic of the recognised texts."""
+
+    log_level: Annotated[LogLevel, choice(LogLevel)] = Field("INFO", alias="LOG_LEVEL")
+    """The least level that is logged; DEBUG only in development."""
+
+    log_format: Annotated[LogFormat, choice(LogFormat)] = Field("json", alias="LOG_FORMAT")
+    """One JSON object a line, or lines for people."""
+
+    environment: Annotated[Environment, choice(Environment)] = Field(
+        "production", alias="ENVIRONMENT"
+    )
+    """Development alone permits debug logs and tracebacks, which may hold what people said."""
+
+    def kafka(self) -> KafkaSettings:
+        """Return the way to the brokers, as the adapters take it."""
+        return KafkaSettings(
+            bootstrap_servers=self.kafka_bootstrap_servers,
+            security_protocol=self.kafka_security_protocol,
+            sasl_mechanism=self.kafka_sasl_mechanism,
+            sasl_username=self.kafka_sasl_username,
+            sasl_password=self.kafka_sasl_password,
+            ssl_ca_location=self.kafka_ssl_ca_location,
+        )
+
+    @model_validator(mode="after")
+    def _check_logs(self) -> Self:
+        if self.log_level == "DEBUG" and self.environment != "development":
+            raise inconsistent("LOG_LEVEL", "DEBUG is permitted only with ENVIRONMENT=development")
+        return self
+
+    @model_validator(mode="after")
+    def _check_topics(self) -> Self:
+        if self.topic_audio_ingress == self.topic_asr_text:
+            raise inconsistent("TOPIC_ASR_TEXT", "expected another topic than TOPIC_AUDIO_INGRESS")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sasl(self) -> Self:
+        credentials = {
+            "KAFKA_SASL_MECHANISM": self.kafka_sasl_mechanism,
+            "KAFKA_SASL_USERNAME": self.kafka_sasl_username,
+            "KAFKA_SASL_PASSWORD": self.kafka_sasl_password,
+        }
+        sasl = self.kafka_security_protocol.startswith("SASL_")
+        for name, value in credentials.items():
+            if sasl and value is None:
+                raise inconsistent(name, "required where KAFKA_SECURITY_PROTOCOL is SASL_…")
+            if not sasl and value is not None:
+                raise inconsistent(name, "needs KAFKA_SECURITY_PROTOCOL SASL_PLAINTEXT or SASL_SSL")
+        return self
+
+    @model_validator(mode="after")
+    def _check_ssl(self) -> Self:
+        if self.kafka_ssl_ca_location and not self.kafka_security_protocol.endswith("SSL"):
+            raise inconsistent(
+                "KAFKA_SSL_CA_LOCATION", "needs KAFKA_SECURITY_PROTOCOL SSL or SASL_SSL"
+            )
+        return self
+
+
+class ServiceSettings(KafkaEnvironment):
+    """What every service of the pipeline reads; each adds its own fields in a subclass."""
+
+    schema_registry_url: HttpUrl = Field(alias="SCHEMA_REGISTRY_URL", repr=False)
+    """Where the schemas of the events are kept."""
+
+    schema_auto_register: Switch = Field(True, alias="SCHEMA_AUTO_REGISTER")
+    """Register the schema of what is written; false: it is only looked up."""
+
+    ops_host: Host = Field("127.0.0.1", alias="OPS_HOST")
+    """Address on which the operations port listens."""
+
+    ops_port: Port = Field(8001, alias="OPS_PORT")
+    """The operations port (/livez, /readyz, /metrics)."""
+
+    otel_exporter_otlp_endpoint: HttpUrl | None = Field(
+        None, alias="OTEL_EXPORTER_OTLP_ENDPOINT", repr=False
+    )
+    """Base URL of an OpenTelemetry collector that takes OTLP over HTTP; needs the extra otlp."""
+
+    otel_exporter_otlp_headers: SecretStr | None = Field(None, alias="OTEL_EXPORTER_OTLP_HEADERS")
+    """Sent to it with each request: name=value, separated by commas; often a key."""
+
+    otel_exporter_otlp_timeout: Seconds = Field(10.0, alias="OTEL_EXPORTER_OTLP_TIMEOUT")
+    """Time for one request to it with all its attempts."""
+
+    otel_resource_attributes: Pairs | None = Field(None, alias="OTEL_RESOURCE_ATTRIBUTES")
+    """Told with every span, and read by OpenTelemetry itself: name=value, separated by commas."""
+
+    def otlp(self) -> OtlpSettings | None:
+        """Return how to export spans; nothing where no endpoint is set."""
+        if self.otel_exporter_otlp_endpoint is None:
+            return None
+        headers = self.otel_exporter_otlp_headers
+        return OtlpSettings(
+            self.otel_exporter_otlp_endpoint,
+            headers.get_secret_value() if headers else "",
+            self.otel_exporter_otlp_timeout,
+        )
+
+    @model_validator(mode="after")
+    def _check_otlp_headers(self) -> Self:
+        headers = self.otel_exporter_otlp_headers
+        if headers and not _is_pairs(headers.get_secret_value()):
+            raise inconsistent("OTEL_EXPORTER_OTLP_HEADERS", f"expected {_PAIRS}")
+        return self

@@ -1,0 +1,1 @@
+"""What a process tells about itself: spans with their trace context, and process metrics."""
