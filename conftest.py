@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from speech_lib.testing.pipeline import Pipeline, missing_variable, open_pipeline
+from support.topics import Topics
 
 
 def pytest_configure() -> None:
@@ -36,3 +38,18 @@ def pipeline() -> Iterator[Pipeline]:
 def make_topic(pipeline: Pipeline) -> Callable[..., str]:
     """Return `make_topic(prefix="t", partitions=1)`, which makes a topic of its own."""
     return pipeline.make_topic
+
+
+@pytest.fixture(scope="module")
+def topics(pipeline: Pipeline, make_topic: Callable[..., str]) -> Iterator[Topics]:
+    """Topics that only this module uses, under the variables that name them."""
+    variables = ("TOPIC_AUDIO_INGRESS", "TOPIC_ASR_TEXT", "TOPIC_DEAD_LETTER")
+    topics = Topics(pipeline, {name: make_topic(name.lower()) for name in variables})
+    yield topics
+    topics.registry.close()
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what the processes of this module log."""
+    return tmp_path_factory.mktemp("logs")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pipeline_tools.release import (
+from release_rules import (
     CHANGELOG,
     PLACES,
     Release,

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pipeline_tools import metrics_page
-from pipeline_tools.documents import parse
 from prometheus_client import generate_latest
 from speech_asr.metrics import Metrics as AsrMetrics
 from speech_gateway.metrics import Metrics as GatewayMetrics
+from speech_tools import metrics_page
+from support.documents import parse
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy/observability"

@@ -9,7 +9,6 @@ from collections import Counter
 
 import pytest
 from confluent_kafka import Producer
-from pipeline_tools import stack
 from speech_asr.metrics import Metrics
 from speech_asr.pipeline import Pipeline as Recogniser
 from speech_gateway.wav import wrap
@@ -21,6 +20,7 @@ from speech_lib.kafka.consumer_lag import MeasuredConsumer
 from speech_lib.kafka.registry import SchemaRegistry, subject_of
 from speech_lib.kafka.settings import KafkaSettings
 from speech_lib.service.run import StopSignals
+from speech_tools import stack
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from pipeline_tools import stack
 from speech_gateway.testing import LIMITS, raw_client, request
 from speech_lib.testing.embedded import EmbeddedPipeline
 from speech_lib.testing.registry_server import RegistryServer
+from speech_tools import stack
 from websockets.asyncio.client import ClientConnection, connect
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError
-from pipeline_tools import audio, client, stack
 from speech_lib.testing.mock_cluster import MockCluster
 from speech_lib.testing.registry_server import RegistryServer
+from speech_tools import audio, client, stack
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(60)]
 

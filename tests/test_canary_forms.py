@@ -6,7 +6,7 @@ import secrets
 from urllib.parse import quote
 
 import pytest
-from pipeline_tools.canaries import Heard, canary
+from support.canaries import Heard, canary
 
 FORMS = {
     "bytes": bytes,

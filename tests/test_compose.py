@@ -1,4 +1,4 @@
-"""`pipeline_tools.compose`: what is missing for containers is said, and nothing is left open."""
+"""`support.compose`: what is missing for containers is said, and nothing is left open."""
 
 import os
 import shutil
@@ -7,22 +7,22 @@ import sys
 from pathlib import Path
 
 import pytest
-from pipeline_tools import compose
+from support import compose
 
 NOBODY = "unix:///nowhere/docker.sock"
-TELL = "from pipeline_tools.compose import missing; print(missing())"
+TELL = "from support.compose import missing; print(missing())"
 
 
 def missing(**variables: str) -> tuple[str, str]:
     """Ask in a process of its own, where whatever is left open is an error; return what it says."""
-    scripts = Path(compose.__file__).parents[1]
+    tests = Path(compose.__file__).parents[1]
     done = subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-W", "error::ResourceWarning", "-c", TELL],
         check=False,
         capture_output=True,
         text=True,
         timeout=60,
-        env={**os.environ, "PYTHONPATH": str(scripts), **variables},
+        env={**os.environ, "PYTHONPATH": str(tests), **variables},
     )
     return done.stdout, done.stderr
 

@@ -1,22 +1,27 @@
-"""`scripts/controls.py`: a control taken out is noticed, and so is a test that proves nothing."""
+"""A control taken out is noticed, and so is a test that proves nothing (`support.controls`)."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from pipeline_tools import removals
-from pipeline_tools.checkout import ROOT, Checkout
-from pipeline_tools.removals import Control, Edit, RemovalError, Verdict
+from support import removals
+from support.checkout import ROOT, Checkout
+from support.removals import Control, Edit, RemovalError, Verdict
 
-SCRIPT = ROOT / "scripts" / "controls.py"
+COMMAND = [sys.executable, "-m", "support.controls"]
 TABLE = removals.load()
 RULE = Edit("rule.py", "LIMIT = 10", "LIMIT = 11")
 
 
 def controls(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(  # noqa: S603 - a script of ours
-        [sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
     )
 
 

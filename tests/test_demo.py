@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from pipeline_tools import checkout
-from pipeline_tools.checkout import RUN_SECONDS
+from support import checkout
+from support.checkout import RUN_SECONDS
 
 ROOT = Path(__file__).parent.parent
-DEMO = [sys.executable, str(ROOT / "scripts" / "demo.py")]
+DEMO = [sys.executable, "-m", "speech_tools", "demo"]
 RUN_TIMEOUT_SECONDS = 50
 
 
@@ -95,7 +95,7 @@ def test_the_demo_installs_what_it_runs_and_no_more(tmp_path: Path):
     assert copy.installed() == locked(
         "services/gateway/requirements.lock",
         "services/asr/requirements.lock",
-        "scripts/requirements.lock",
+        "tools/requirements.lock",
     )
     assert copy.run("bash", "-c", "source scripts/bootstrap").returncode == 0
     whole = copy.installed()

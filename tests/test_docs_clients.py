@@ -14,12 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pipeline_tools import stack
-from pipeline_tools.documents import parse
 from speech_gateway.handshake import Refusal
 from speech_gateway.messages import SUBPROTOCOL, Accepted, Connected
 from speech_gateway.testing import CONFIG, LIMITS, run_server, until
 from speech_lib.testing.pipeline import Pipeline
+from speech_tools import stack
+from support.documents import parse
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_tools.documents import parse
 from speech_gateway.errors import Ending, Failure
 from speech_gateway.handshake import Refusal
 from speech_gateway.messages import Accepted, Connected, Draining, Failed, Limits, ServerMessage
+from support.documents import parse
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()

@@ -16,9 +16,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
-from pipeline_tools.checkout import ROOT, files
-from pipeline_tools.documents import Document, commands, parse
-from pipeline_tools.uses import Use, uses, uses_of
+from speech_tools.cli import COMMANDS
+from support.checkout import ROOT, files
+from support.documents import Document, commands, parse
+from support.uses import Use, uses, uses_of
 
 FOLDERS = frozenset(path.parts[0] for path in files() if len(path.parts) > 1)
 OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
@@ -148,9 +149,9 @@ def markers() -> frozenset[str]:
 @cache
 def options_of(script: str) -> frozenset[str]:
     """Return the options of a script of ours: of its --help, or what stands in a shell script."""
-    if script.endswith(".py"):
-        text = subprocess.run(  # noqa: S603 - our own script
-            [sys.executable, str(ROOT / script), "--help"],
+    if script.startswith("speech "):
+        text = subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "-m", "speech_tools", *script.split()[1:], "--help"],
             check=True,
             capture_output=True,
             text=True,
@@ -158,7 +159,7 @@ def options_of(script: str) -> frozenset[str]:
         ).stdout
         return frozenset(OPTION.findall(text))
     text = (ROOT / script).read_text()
-    behind = re.search(r"scripts/\w+\.py", text)
+    behind = re.search(rf"\bspeech ({'|'.join(COMMANDS)})\b", text)
     own = frozenset(OPTION.findall(text))
     return own | options_of(behind.group()) if behind else own
 
@@ -180,6 +181,7 @@ def module_is_found(use: Use) -> bool:
 IS_THERE: dict[str, Callable[[Use], bool]] = {
     "script": script_runs,
     "option": lambda use: use.name in options_of(use.of),
+    "command": lambda use: use.name in COMMANDS,
     "path": lambda use: Path(os.path.normpath(use.name)) in paths(),
     "service": lambda use: use.name in compose()[0],
     "profile": lambda use: use.name in compose()[1],
@@ -204,7 +206,7 @@ def used() -> tuple[tuple[Path, str, Use], ...]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_the_commands_of_the_documents_need_is_there(kind: str):
-    """Every script, option, path, service, profile, marker, module and program that they name."""
+    """Every script, command, option, path, service, profile, module and program they name."""
     wanted = [each for each in used() if each[2].kind == kind]
     assert wanted
     tell(
@@ -232,11 +234,19 @@ def test_every_block_of_code_says_its_language():
             [Use("script", "scripts/demo"), Use("option", "--fast", "scripts/demo")],
         ),
         (
-            "uv run --exact scripts/x.py samples/a.raw --json=out FILE",
+            "uv run --exact speech stream samples/a.raw --json=out FILE",
             [
-                Use("script", "scripts/x.py"),
-                Use("option", "--json", "scripts/x.py"),
+                Use("command", "stream"),
+                Use("option", "--json", "speech stream"),
                 Use("path", "samples/a.raw"),
+            ],
+        ),
+        (
+            "docker compose run --rm tools speech top --once",
+            [
+                Use("service", "tools"),
+                Use("command", "top"),
+                Use("option", "--once", "speech top"),
             ],
         ),
         (
@@ -279,7 +289,7 @@ def test_every_block_of_code_says_its_language():
             ],
         ),
         ("cat <<END >x\nscripts/gone\nEND", [Use("program", "cat")]),
-        ("uv run scripts/NAME.py", []),
+        ("uv run speech NAME", []),
         (
             "scripts/test \\\n  --full",
             [Use("script", "scripts/test"), Use("option", "--full", "scripts/test")],
@@ -296,6 +306,7 @@ def test_a_command_names_what_it_needs(line: str, needed: list[Use]):
     [
         Use("script", "scripts/gone"),
         Use("script", "scripts/bootstrap"),  # sourced, never run
+        Use("command", "gone"),
         Use("path", "docs/gone.md"),
         Use("service", "gone"),
         Use("profile", "gone"),
@@ -303,7 +314,7 @@ def test_a_command_names_what_it_needs(line: str, needed: list[Use]):
         Use("module", "speech_lib.gone"),
         Use("module", "gone.gone"),
         Use("program", "gone"),
-        pytest.param(Use("option", "--gone", "scripts/stream.py"), marks=pytest.mark.pipeline),
+        pytest.param(Use("option", "--gone", "speech stream"), marks=pytest.mark.pipeline),
         pytest.param(Use("option", "--gone", "scripts/demo"), marks=pytest.mark.pipeline),
         pytest.param(Use("option", "--gone", "scripts/lock"), marks=pytest.mark.pipeline),
     ],

@@ -4,7 +4,7 @@ import re
 import subprocess
 
 import pytest
-from pipeline_tools.checkout import ROOT
+from support.checkout import ROOT
 
 START = ROOT / "services/gateway/edge/start"
 KEY = "k" * 32

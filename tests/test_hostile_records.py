@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from pipeline_tools import stack
-from pipeline_tools.ports import free_ports
 from speech_gateway.wav import wrap
 from speech_lib.errors import SchemaRefused
 from speech_lib.events import AudioInput, AudioInputEvent
@@ -30,6 +28,8 @@ from speech_lib.kafka.records import ReceivedRecord
 from speech_lib.kafka.registry import SchemaRegistry, subject_of
 from speech_lib.testing import foreign
 from speech_lib.testing.foreign import ForeignError, ForeignRecord
+from speech_tools import stack
+from support.ports import free_ports
 from tenacity import (
     retry,
     retry_if_exception_type,

@@ -7,7 +7,6 @@ import uuid
 from pathlib import Path
 
 import pytest
-from pipeline_tools import stack
 from speech_gateway.wav import wrap
 from speech_lib.events import AudioInput, AudioInputEvent
 from speech_lib.events.codec import encode
@@ -17,6 +16,7 @@ from speech_lib.kafka.records import ReceivedRecord
 from speech_lib.kafka.registry import subject_of
 from speech_lib.testing import foreign
 from speech_lib.testing.foreign import ForeignRecord
+from speech_tools import stack
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(180)]
 

@@ -11,11 +11,11 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from pipeline_tools import audio, client, stack
-from pipeline_tools.ports import free_ports
 from speech_lib.kafka.registry import SchemaRegistry, subject_of
 from speech_lib.testing.mock_cluster import MockCluster
 from speech_lib.testing.registry_server import RegistryServer
+from speech_tools import audio, client, stack
+from support.ports import free_ports
 from websockets.asyncio.client import ClientConnection, connect
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(60)]

@@ -10,15 +10,16 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import locks
 import pytest
+from locks import BUILD_CONSTRAINTS, CONSTRAINTS, MANIFEST, LockError
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from pipeline_tools import checkout, locks
-from pipeline_tools.checkout import ROOT, RUN_SECONDS, UV_LOCK, Checkout
-from pipeline_tools.locks import BUILD_CONSTRAINTS, CONSTRAINTS, MANIFEST, LockError
+from support import checkout
+from support.checkout import ROOT, RUN_SECONDS, UV_LOCK, Checkout
 
 BUILD_LOCK = ROOT / "services" / "build-requirements.lock"
-TOOLS_LOCK = ROOT / "scripts" / "requirements.lock"
+TOOLS_LOCK = ROOT / "tools" / "requirements.lock"
 LOCKS = [ROOT / name for name in locks.LOCKS]
 SERVICES = ("gateway", "asr")
 REQUIREMENT = re.compile(

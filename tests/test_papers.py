@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from pipeline_tools import removals
-from pipeline_tools.checkout import ROOT, files
+from support import removals
+from support.checkout import ROOT, files
 
 GUIDES = ["README.md", "docs/operations.md", "docs/protocol.md", "docs/security.md"]
 HISTORY = Path("CHANGELOG.md")

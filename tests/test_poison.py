@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
-from pipeline_tools import audio, client, stack
 from speech_gateway.wav import wrap
 from speech_lib.events import AudioInput, AudioInputEvent, TextRecognizedEvent
 from speech_lib.events.codec import encode
@@ -24,6 +23,7 @@ from speech_lib.kafka.registry import EventDeserializer, subject_of
 from speech_lib.kafka.settings import MAX_RECORD_BYTES
 from speech_lib.testing import foreign
 from speech_lib.testing.foreign import ForeignRecord
+from speech_tools import audio, client, stack
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]
 

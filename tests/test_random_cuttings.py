@@ -14,10 +14,10 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline_tools import stack, whole_topic
 from speech_gateway import wav
 from speech_lib.events import AudioInputEvent
 from speech_lib.kafka.registry import EventDeserializer
+from speech_tools import stack, whole_topic
 from websockets.asyncio.client import connect
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]

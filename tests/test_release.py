@@ -4,9 +4,7 @@ import re
 from datetime import date
 
 import pytest
-from pipeline_tools import checkout
-from pipeline_tools.checkout import ROOT, RUN_SECONDS, Checkout
-from pipeline_tools.release import (
+from release_rules import (
     CHANGELOG,
     PLACES,
     Release,
@@ -16,6 +14,8 @@ from pipeline_tools.release import (
     difference,
 )
 from speech_gateway import __version__
+from support import checkout
+from support.checkout import ROOT, RUN_SECONDS, Checkout
 
 FILES = {path: (ROOT / path).read_text() for path in (*PLACES, CHANGELOG)}
 REPETITION = re.compile(r"""(?<!\w)(?:__version__|VERSION)(?: = |[=:]-?)"?\d+\.\d+""")

@@ -6,9 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from pipeline_tools import checkout
-from pipeline_tools.checkout import ROOT, RUN_SECONDS, Checkout
-from pipeline_tools.sbom import portable
+from sbom import portable
+from support import checkout
+from support.checkout import ROOT, RUN_SECONDS, Checkout
 
 PINNED = re.compile(r"^([a-z0-9-]+)==([^\s;]+)", re.MULTILINE)
 MEMBERS = {"speech-gateway": {"speech-lib"}, "speech-asr": {"speech-lib"}}

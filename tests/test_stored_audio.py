@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pipeline_tools import audio, client, stack
 from speech_gateway import wav
+from speech_tools import audio, client, stack
 from websockets.asyncio.client import connect
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]

@@ -16,6 +16,7 @@ MEMBERS = {
     "speech_lib": ROOT / "speech-lib/src/speech_lib",
     "speech_gateway": ROOT / "services/gateway/src/speech_gateway",
     "speech_asr": ROOT / "services/asr/src/speech_asr",
+    "speech_tools": ROOT / "tools/src/speech_tools",
 }
 SERVICES = ("speech_gateway", "speech_asr")
 
@@ -90,7 +91,8 @@ def imported(path: Path, package: str) -> Iterator[str]:
 
 
 SOURCES = sources()
-SHIPPED = {name for name in SOURCES if "testing" not in name.split(".")}
+TOOLS = "speech_tools"
+SHIPPED = {name for name in SOURCES if not {"testing", TOOLS} & set(name.split("."))}
 """What runs in a service: doubles, brokers and clients for tests stand under `testing`."""
 IMPORTS = {name: set(imported(path, name)) for name, path in SOURCES.items()}
 
@@ -125,6 +127,13 @@ def test_the_services_share_the_library_and_never_import_each_other() -> None:
     for service in SERVICES:
         users = {module for module in SOURCES if imports_of(module, service)}
         assert users <= of_member(service)
+
+
+def test_nothing_that_users_run_imports_the_machinery_of_tests() -> None:
+    """`tests/support` is for tests alone, and the tools speak to services as anybody does."""
+    assert {module for module in SOURCES if imports_of(module, "support")} == set()
+    for service in SERVICES:
+        assert {name for name in of_member(TOOLS) if imports_of(name, service)} == set()
 
 
 def test_no_service_runs_on_what_is_made_for_tests() -> None:

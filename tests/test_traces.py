@@ -19,9 +19,6 @@ from opentelemetry.semconv.attributes import (
     server_attributes,
     url_attributes,
 )
-from pipeline_tools import audio, stack
-from pipeline_tools.otlp_receiver import Collector, ReceivedSpan, collector
-from pipeline_tools.stack import Process
 from speech_asr import __version__ as asr_version
 from speech_gateway import __version__ as gateway_version
 from speech_gateway import report
@@ -29,6 +26,9 @@ from speech_lib.kafka.producer import RecordProducer
 from speech_lib.kafka.records import Record, Stored
 from speech_lib.kafka.settings import KafkaSettings
 from speech_lib.telemetry import spans as described
+from speech_tools import audio, stack
+from speech_tools.stack import Process
+from support.otlp_receiver import Collector, ReceivedSpan, collector
 from websockets.asyncio.client import connect
 
 GO_FORWARD = Path(__file__).parent.parent / "samples" / "go-forward-ten-meters.raw"

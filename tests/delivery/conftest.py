@@ -28,13 +28,14 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 from docker.models.containers import Container
-from pipeline_tools import compose, stack, whole_topic
-from pipeline_tools.ports import free_ports
 from pydantic import SecretStr
 from speech_lib.errors import BrokerUnavailable
 from speech_lib.kafka.admin import TopicSpec, ensure_topics
 from speech_lib.kafka.settings import KafkaSettings
 from speech_lib.testing.registry_server import RegistryServer
+from speech_tools import stack, whole_topic
+from support import compose
+from support.ports import free_ports
 from tenacity import retry, retry_if_exception_type, stop_after_delay
 
 IMAGE = "apache/kafka:4.1.0"

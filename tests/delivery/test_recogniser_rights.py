@@ -20,7 +20,6 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from pipeline_tools import stack
 from speech_gateway.wav import wrap
 from speech_lib.events import AudioInput, AudioInputEvent
 from speech_lib.events.codec import encode
@@ -28,6 +27,7 @@ from speech_lib.events.schemas import schema_text
 from speech_lib.kafka.registry import SchemaRegistry, subject_of
 from speech_lib.kafka.settings import KafkaSettings
 from speech_lib.testing.registry_server import RegistryServer
+from speech_tools import stack
 
 ADMIN_SECONDS = 20.0
 PATIENCE_SECONDS = 90.0

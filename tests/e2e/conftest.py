@@ -1,6 +1,6 @@
 """The stack as compose runs it, under a project name and on host ports of its own.
 
-`pipeline_tools.compose` brings it up and takes it down with its volumes, however the tests end.
+`support.compose` brings it up and takes it down with its volumes, however the tests end.
 """
 
 import json
@@ -17,9 +17,9 @@ from typing import Any
 import docker
 import pytest
 from docker.models.containers import Container
-from pipeline_tools import compose
-from pipeline_tools.checkout import files
-from pipeline_tools.ports import free_ports
+from support import compose
+from support.checkout import files
+from support.ports import free_ports
 from tenacity import retry, retry_if_result, stop_after_delay, wait_exponential
 
 ROOT = compose.ROOT
@@ -77,7 +77,7 @@ class Stack(compose.Project):
 
     def _stream(self, file: Path) -> "subprocess.Popen[str]":
         url = f"ws://localhost:{self.ports['GATEWAY_HOST_PORT']}/ws/audio"
-        arguments = [sys.executable, "scripts/stream.py", str(file), "--fast", "--json"]
+        arguments = [sys.executable, "-m", "speech_tools", "stream", str(file), "--fast", "--json"]
         return subprocess.Popen(  # noqa: S603 - our own script
             [*arguments, "--url", url], cwd=ROOT, text=True, stdout=subprocess.PIPE
         )
@@ -93,13 +93,13 @@ class Stack(compose.Project):
             return [_accepted_id(speaker) for speaker in speakers]
 
     def trace(self, correlation_id: str) -> "subprocess.CompletedProcess[str]":
-        """Run `scripts/trace.py` on an utterance."""
+        """Run `speech trace` on an utterance."""
         arguments = [
             *("--bootstrap-servers", f"localhost:{self.ports['KAFKA_HOST_PORT']}"),
             *("--registry", f"http://localhost:{self.ports['SCHEMA_REGISTRY_HOST_PORT']}"),
         ]
         return subprocess.run(  # noqa: S603 - our own script
-            [sys.executable, "scripts/trace.py", correlation_id, "--json", *arguments],
+            [sys.executable, "-m", "speech_tools", "trace", correlation_id, "--json", *arguments],
             check=False,
             capture_output=True,
             text=True,

@@ -21,7 +21,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pipeline_tools.compose import some_prefix
+from support.compose import some_prefix
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect

@@ -17,7 +17,7 @@ SMALL_BYTES = 1 << 20
 IMAGES: dict[str, set[str]] = {
     "gateway-service": {"speech_lib", "speech_gateway"},
     "asr-service": {"speech_lib", "speech_asr"},
-    "tools": {"speech_lib"},
+    "tools": {"speech_lib", "speech_tools"},
     "edge": set(),
 }
 """By the services that run them, with our packages that are in them."""

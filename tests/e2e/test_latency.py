@@ -1,4 +1,4 @@
-"""`scripts/latency.py` against the stack as a developer runs it."""
+"""`speech latency` against the stack as a developer runs it."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ def test_the_hops_of_the_stack_are_measured(stack, tmp_path):
     """Every utterance comes out as text; all clocks are one, so each hop takes its time forward."""
     done = subprocess.run(  # noqa: S603 - our own script
         [
-            *(sys.executable, "scripts/latency.py"),
+            *(sys.executable, "-m", "speech_tools", "latency"),
             *("--url", f"ws://localhost:{stack.ports['GATEWAY_HOST_PORT']}/ws/audio"),
             *("--bootstrap-servers", f"localhost:{stack.ports['KAFKA_HOST_PORT']}"),
             *("--registry", f"http://localhost:{stack.ports['SCHEMA_REGISTRY_HOST_PORT']}"),

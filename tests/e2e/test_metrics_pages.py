@@ -1,11 +1,11 @@
 """Both `/metrics` pages, as Prometheus' own checker reads them."""
 
 import pytest
-from pipeline_tools import promtool
 from prometheus_client import CollectorRegistry, generate_latest
 from speech_asr.metrics import Metrics as AsrMetrics
 from speech_gateway.metrics import Metrics as GatewayMetrics
 from speech_lib.kafka.pending import Queued
+from support import promtool
 
 
 def gateway() -> CollectorRegistry:

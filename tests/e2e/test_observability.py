@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pipeline_tools import promtool
+from support import promtool
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 FOLDER = promtool.ROOT / "deploy/observability"

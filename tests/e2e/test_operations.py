@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 from docker.models.containers import Container
-from pipeline_tools.checkout import ROOT
-from pipeline_tools.documents import Command, commands, parse
+from support.checkout import ROOT
+from support.documents import Command, commands, parse
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 DOCUMENTS = ("operations.md", "runbook.md")
@@ -65,7 +65,7 @@ def watched(production):
 
 def speak(stack) -> str:
     """Speak through the container of tools; return the correlation id."""
-    done = stack.compose("run", "--rm", "tools", "stream", SAMPLE, "--fast", "--json")
+    done = stack.compose("run", "--rm", "tools", "speech", "stream", SAMPLE, "--fast", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     said = [json.loads(line).get("frame", {}) for line in done.stdout.splitlines()]
     (accepted,) = [frame for frame in said if frame.get("status") == "accepted"]
@@ -82,7 +82,9 @@ in_time = retry(  # of `trace`, 1 means that a text is not there yet
 
 def texts(stack, correlation_id: str) -> list[str]:
     """Wait for the texts of an utterance, as the container of tools sees them."""
-    done = in_time(stack.compose)("run", "--rm", "tools", "trace", correlation_id, "--json")
+    done = in_time(stack.compose)(
+        "run", "--rm", "tools", "speech", "trace", correlation_id, "--json"
+    )
     assert done.returncode == 0, done.stderr
     return [result["text"] for result in json.loads(done.stdout)["results"]]
 
@@ -127,7 +129,7 @@ def test_what_looks_inside_works(watched, spoken, command):
 def following(watched) -> Iterator[Container]:
     """Return a container of tools that follows the pipeline."""
     name = f"{watched.name}-following"
-    command = ("run", "--detach", "--name", name, "tools", "trace", "--follow")
+    command = ("run", "--detach", "--name", name, "tools", "speech", "trace", "--follow")
     assert watched.compose(*command).returncode == 0
     container = watched.client.containers.get(name)
     yield container
@@ -147,17 +149,6 @@ def test_following_shows_what_is_said_until_ctrl_c(watched, following):
     shows(lambda: line.search(following.logs().decode()))()
     following.kill("SIGINT")
     assert following.wait()["StatusCode"] == 130
-
-
-def test_the_tools_say_what_they_are_asked_for(watched):
-    """A name that is none of theirs is one line and exit code 2."""
-    done = watched.compose("run", "--rm", "tools", "cat", "/etc/passwd")
-    lines = [line for line in done.stderr.splitlines() if line.startswith("tools: ")]
-    assert (done.returncode, done.stdout, lines) == (
-        2,
-        "",
-        ["tools: expected one of stream, trace, top, load, latency, and its arguments"],
-    )
 
 
 @pytest.mark.parametrize("command", DOING, ids=" ".join)

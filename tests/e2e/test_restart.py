@@ -6,7 +6,7 @@ from typing import NamedTuple
 from urllib.request import Request, urlopen
 
 import pytest
-from pipeline_tools import audio, metrics_page
+from speech_tools import audio, metrics_page
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 from websockets.asyncio.client import connect
 

@@ -18,11 +18,12 @@ from urllib.request import urlopen
 
 import docker
 import pytest
-from pipeline_tools import compose, ledger, stack, whole_topic
-from pipeline_tools.cluster import FILES, PUBLISHED, Cluster
-from pipeline_tools.crowd import Crowd
-from pipeline_tools.ledger import Entry, Figures, Findings
-from pipeline_tools.ports import free_ports
+from speech_tools import stack, whole_topic
+from support import compose, ledger
+from support.cluster import FILES, PUBLISHED, Cluster
+from support.crowd import Crowd
+from support.ledger import Entry, Figures, Findings
+from support.ports import free_ports
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 TEST_SECONDS = 600

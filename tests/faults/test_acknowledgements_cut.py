@@ -8,10 +8,10 @@ import time
 from collections import Counter
 
 import pytest
-from pipeline_tools import whole_topic
-from pipeline_tools.cluster import SERVICES, gateway_proxy
-from pipeline_tools.crowd import Crowd
-from pipeline_tools.ledger import Findings, Verdict
+from speech_tools import whole_topic
+from support.cluster import SERVICES, gateway_proxy
+from support.crowd import Crowd
+from support.ledger import Findings, Verdict
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 TOPIC = "speech.audio.ingress"

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import pytest
-from pipeline_tools.cluster import Cluster, Fault
-from pipeline_tools.crowd import Crowd
-from pipeline_tools.ledger import Findings
+from support.cluster import Cluster, Fault
+from support.crowd import Crowd
+from support.ledger import Findings
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 TOPIC = "speech.audio.ingress"

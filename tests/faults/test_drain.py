@@ -11,8 +11,8 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from pipeline_tools import client
-from pipeline_tools.ledger import Findings, Operation
+from speech_tools import client
+from support.ledger import Findings, Operation
 from websockets.asyncio.client import connect
 
 CLIENTS = 10

@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from pipeline_tools.crowd import Crowd
-from pipeline_tools.ledger import Findings
+from support.crowd import Crowd
+from support.ledger import Findings
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 GRACE_SECONDS = 40

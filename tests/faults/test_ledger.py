@@ -4,7 +4,12 @@ import hashlib
 import uuid
 
 import pytest
-from pipeline_tools.ledger import (
+from speech_gateway import wav
+from speech_lib.events import AudioInput, AudioInputEvent
+from speech_lib.events.codec import encode
+from speech_lib.kafka import headers
+from speech_lib.kafka.records import ReceivedRecord
+from support.ledger import (
     Entry,
     Figures,
     Findings,
@@ -13,11 +18,6 @@ from pipeline_tools.ledger import (
     audit,
     figures,
 )
-from speech_gateway import wav
-from speech_lib.events import AudioInput, AudioInputEvent
-from speech_lib.events.codec import encode
-from speech_lib.kafka import headers
-from speech_lib.kafka.records import ReceivedRecord
 
 PCM = b"one utterance..."
 OTHER = b"another utterance"

@@ -12,12 +12,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from pipeline_tools import audio, client, stack, whole_topic
 from speech_lib.events import TextRecognizedEvent
 from speech_lib.events.codec import decode
 from speech_lib.events.schemas import schema_text
 from speech_lib.kafka.headers import INPUT_EVENT_ID
 from speech_lib.kafka.records import ReceivedRecord
+from speech_tools import audio, client, stack, whole_topic
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 ROOT = Path(__file__).parents[2]
@@ -96,11 +96,11 @@ def kill_while_working(
 
 
 def trace(cluster, topics, correlation_id: str) -> dict:
-    """Return what `scripts/trace.py` says."""
+    """Return what `speech trace` says."""
     addresses = ["--bootstrap-servers", cluster.bootstrap_servers]
     addresses += ["--registry", cluster.registry_url]
     done = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, "scripts/trace.py", correlation_id, "--json", *addresses],
+        [sys.executable, "-m", "speech_tools", "trace", correlation_id, "--json", *addresses],
         check=False,
         capture_output=True,
         text=True,

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pipeline_tools.flood import speak
-from pipeline_tools.lone_gateway import LoneGateway, lone_gateway
-from pipeline_tools.percentiles import percentiles
 from speech_gateway.wav import HEADER_BYTES
+from speech_tools.percentiles import percentiles
+from support.flood import speak
+from support.lone_gateway import LoneGateway, lone_gateway
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 

@@ -1,14 +1,14 @@
 """RFC 6455 by the Autobahn|Testsuite: docs/conformance.md tells how the gateway does, exactly.
 
-The suite talks to an echo on the gateway's own server (`pipeline_tools.conformance`).
+The suite talks to an echo on the gateway's own server (`support.conformance`).
 """
 
 import asyncio
 import re
 
 import pytest
-from pipeline_tools import autobahn
-from pipeline_tools.conformance import DOCUMENT, measure, table
+from support import autobahn
+from support.conformance import DOCUMENT, measure, table
 
 pytestmark = [pytest.mark.security, pytest.mark.timeout(600)]
 

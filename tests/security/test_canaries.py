@@ -24,8 +24,6 @@ from confluent_kafka import Producer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pipeline_tools import audio, stack
-from pipeline_tools.canaries import Canary, Heard, canary
 from speech_gateway import wav
 from speech_gateway.handshake import PATH
 from speech_gateway.testing import RawClient, raw_client, request
@@ -34,6 +32,8 @@ from speech_lib.kafka.registry import subject_of
 from speech_lib.testing.mock_cluster import MockCluster
 from speech_lib.testing.registry_server import RegistryServer
 from speech_lib.testing.schema_store import RegistryError, SchemaStore
+from speech_tools import audio, stack
+from support.canaries import Canary, Heard, canary
 from websockets.frames import Frame, Opcode
 
 pytestmark = [pytest.mark.security, pytest.mark.timeout(90), pytest.mark.anyio]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from pipeline_tools import stack
 from speech_gateway.testing import hear, raw_client, request
 from speech_lib.testing.embedded import EmbeddedPipeline
+from speech_tools import stack
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 

@@ -14,9 +14,7 @@ ROOT = Path(__file__).parents[2]
 MAIN = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 OVERRIDE = yaml.safe_load((ROOT / "docker-compose.override.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = MAIN["services"]
-WITH_PYTHON = [
-    ROOT / each / "Dockerfile" for each in ("services/gateway", "services/asr", "scripts")
-]
+WITH_PYTHON = [ROOT / each / "Dockerfile" for each in ("services/gateway", "services/asr", "tools")]
 DOCKERFILES = [*WITH_PYTHON, ROOT / "services/gateway/edge/Dockerfile"]
 LIMITS = {  # memory, processors, processes
     "kafka": ("1g", 2.0, 512),

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pipeline_tools.flood import FLOODS, Flooded, flooders, speak
-from pipeline_tools.lone_gateway import LoneGateway, lone_gateway
-from pipeline_tools.percentiles import percentiles
 from speech_gateway.testing import raw_client, request, until
+from speech_tools.percentiles import percentiles
+from support.flood import FLOODS, Flooded, flooders, speak
+from support.lone_gateway import LoneGateway, lone_gateway
 from websockets.frames import Frame, Opcode
 
 pytestmark = [pytest.mark.security, pytest.mark.anyio]

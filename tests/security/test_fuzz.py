@@ -1,4 +1,4 @@
-"""`scripts/fuzz.py`: each reader of foreign bytes under inputs that its own coverage leads to."""
+"""Each reader of foreign bytes under inputs that its own coverage leads to (`support.fuzz`)."""
 
 import importlib.util
 import re
@@ -6,17 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fuzz
 import pytest
-from pipeline_tools.fuzz.targets import TARGETS, Target
+from support.fuzz import __main__ as fuzz
+from support.fuzz.targets import TARGETS, Target
 
-SCRIPT = Path(fuzz.__file__)
+TESTS = Path(__file__).parents[1]
 needs_atheris = pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None,
     reason="needs atheris: on Linux and x86-64 `scripts/test --full` installs it",
 )
 PLANTED = """
-from pipeline_tools.fuzz.targets import Target
+from support.fuzz.targets import Target
 
 def run(data):
     if data[:1] == b"R":
@@ -31,7 +31,8 @@ TARGETS = {"planted": Target("a fault behind three conditions", run, (b"",), lon
 def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the script to its end."""
     return subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, str(SCRIPT), *arguments],
+        [sys.executable, "-m", "support.fuzz", *arguments],
+        cwd=TESTS,
         check=False,
         capture_output=True,
         text=True,
@@ -89,11 +90,12 @@ def test_one_input_can_be_tried_again(tmp_path):
 def test_without_its_engine_one_line_says_so():
     """Where atheris is not installed, nothing else is tried."""
     without = (
-        "import runpy, sys; sys.modules['atheris'] = None; sys.path.insert(0, sys.argv[1]); "
-        "sys.argv = ['fuzz', 'message']; runpy.run_module('fuzz', run_name='__main__')"
+        "import runpy, sys; sys.modules['atheris'] = None; "
+        "sys.argv = ['fuzz', 'message']; runpy.run_module('support.fuzz', run_name='__main__')"
     )
     done = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, "-c", without, str(SCRIPT.parent)],
+        [sys.executable, "-c", without],
+        cwd=TESTS,
         check=False,
         capture_output=True,
         text=True,

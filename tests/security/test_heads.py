@@ -8,11 +8,11 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from pipeline_tools import strangers
-from pipeline_tools.flood import speak
-from pipeline_tools.lone_gateway import LoneGateway, lone_gateway
-from pipeline_tools.percentiles import percentiles
 from speech_gateway.testing import request
+from speech_tools.percentiles import percentiles
+from support import strangers
+from support.flood import speak
+from support.lone_gateway import LoneGateway, lone_gateway
 from websockets.asyncio.client import connect
 
 pytestmark = [pytest.mark.security, pytest.mark.timeout(120)]

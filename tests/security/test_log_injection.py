@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from pipeline_tools import stack
 from speech_gateway.handshake import PATH
 from speech_gateway.testing import RawClient, raw_client, request
 from speech_lib.testing.embedded import EmbeddedPipeline
+from speech_tools import stack
 from websockets.frames import Frame, Opcode
 
 pytestmark = [pytest.mark.security, pytest.mark.timeout(120)]

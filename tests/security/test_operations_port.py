@@ -13,12 +13,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from pipeline_tools.flood import speak
-from pipeline_tools.lone_gateway import LoneGateway, lone_gateway
-from pipeline_tools.ops_flood import askers
-from pipeline_tools.percentiles import percentiles
 from speech_lib.service.ops import MAX_CONNECTIONS
 from speech_lib.service.ops_connection import HELD_SECONDS
+from speech_tools.percentiles import percentiles
+from support.flood import speak
+from support.lone_gateway import LoneGateway, lone_gateway
+from support.ops_flood import askers
 
 pytestmark = pytest.mark.security
 

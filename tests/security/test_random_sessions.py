@@ -20,15 +20,6 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from pipeline_tools.random_clients import (
-    FAILURES,
-    FEWEST,
-    MAX_AUDIO,
-    Crowd,
-    Script,
-    crowds,
-    examples,
-)
 from speech_gateway.connection import GatewayConnection
 from speech_gateway.conversation import Conversation
 from speech_gateway.errors import Ending, NotStored
@@ -46,6 +37,15 @@ from speech_gateway.testing import (
 )
 from speech_gateway.wav import HEADER_BYTES
 from structlog.testing import capture_logs
+from support.random_clients import (
+    FAILURES,
+    FEWEST,
+    MAX_AUDIO,
+    Crowd,
+    Script,
+    crowds,
+    examples,
+)
 from websockets.frames import Close as CloseFrame
 from websockets.frames import Frame, Opcode
 

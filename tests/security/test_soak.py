@@ -20,11 +20,12 @@ from statistics import linear_regression
 from urllib.parse import urlsplit
 
 import pytest
-from pipeline_tools import moves, stack
-from pipeline_tools.lone_gateway import lone_gateway
-from pipeline_tools.moves import Move
 from speech_gateway.testing import LIMITS, RawClient, raw_client, request, until
 from speech_lib.testing.embedded import EmbeddedPipeline
+from speech_tools import stack
+from support import moves
+from support.lone_gateway import lone_gateway
+from support.moves import Move
 from websockets.frames import Close, Opcode
 
 pytestmark = [pytest.mark.security, pytest.mark.anyio]

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from pipeline_tools import strangers
-from pipeline_tools.flood import speak
-from pipeline_tools.lone_gateway import LoneGateway, lone_gateway
-from pipeline_tools.percentiles import percentiles
 from speech_gateway.testing import RawClient, raw_client, request, until
+from speech_tools.percentiles import percentiles
+from support import strangers
+from support.flood import speak
+from support.lone_gateway import LoneGateway, lone_gateway
 from websockets.frames import Frame, Opcode
 
 pytestmark = [pytest.mark.security, pytest.mark.anyio]

@@ -6,7 +6,6 @@ import sys
 from http import HTTPStatus
 
 import pytest
-from pipeline_tools.otlp_receiver import collector
 from speech_lib.errors import ConfigError
 from speech_lib.service.config import ServiceSettings
 from speech_lib.telemetry.context import TraceContext
@@ -14,6 +13,7 @@ from speech_lib.telemetry.export import open_spans
 from speech_lib.telemetry.settings import OtlpSettings
 from speech_lib.telemetry.spans import NoSpans, Span, SpanKind
 from structlog.testing import capture_logs
+from support.otlp_receiver import collector
 
 KAFKA = {"KAFKA_BOOTSTRAP_SERVERS": "kafka:9092", "SCHEMA_REGISTRY_URL": "http://registry"}
 NOBODY = "http://127.0.0.1:1"

@@ -1,7 +1,7 @@
 """How late the event loop runs what is due: what one client waits while the loop serves others.
 
 `run` of each service measures it in the background from its start to its end; the histogram on
-`/metrics` shows it. `scripts/load.py` reads it there, and measures its own loop likewise.
+`/metrics` shows it. `speech load` reads it there, and measures its own loop likewise.
 """
 
 import asyncio

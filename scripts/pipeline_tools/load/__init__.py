@@ -1,1 +1,0 @@
-"""What `scripts/load.py` is made of: many speakers at once, and what the gateway makes of them."""

@@ -1,1 +1,0 @@
-"""What `scripts/trace.py` is made of: finding an utterance on its topics, and showing its way."""

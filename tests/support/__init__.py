@@ -1,0 +1,1 @@
+"""Machinery that several tests share. Nothing that users run imports it."""

@@ -1,0 +1,1 @@
+"""What `tests/support/fuzz` is made of: targets, and the engine that feeds them."""

@@ -1,0 +1,137 @@
+"""Stream a recording to the gateway as a client would, and show what a client sees.
+
+    uv run speech stream FILE [--url ws://HOST:PORT/ws/audio] [--json] [--fast]
+
+The exit code says what to do next; `--help` lists the codes.
+"""
+
+import asyncio
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speech_tools import client
+from speech_tools.audio import BYTES_PER_SECOND, AudioError, Recording, load
+from speech_tools.screen import Screen
+from speech_tools.terminal import complain
+
+DEFAULT_URL = "ws://localhost:8000/ws/audio"
+
+
+class Exit(IntEnum):
+    """What the caller should do next."""
+
+    ACCEPTED = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    RETRY = 3
+    REFUSED = 4
+    MISMATCH = 5
+    CUT_SHORT = 6
+
+
+EPILOG = """\
+Exit codes:
+
+0  accepted: all of the recording is stored
+
+1  unexpected: what answers is not a gateway, or a defect
+
+2  wrong usage: the options, the file, the URL, or a recording longer than the gateway takes
+
+3  try again later: cannot connect, 503, 429, a retryable error, or nobody knows whether it is
+stored (then a second try may store it twice)
+
+4  refused for good: the same again gets the same answer
+
+5  the receipt is not about the audio that was sent
+
+6  accepted, but cut short: only the first part of the recording is stored
+"""
+
+
+def judge(outcome: client.Outcome, recording: Recording) -> tuple[Exit, str]:
+    """Return the exit code for a final message and one line that explains it."""
+    final = outcome.final
+    if final["status"] == "accepted":
+        if not outcome.receipt_matches:
+            return Exit.MISMATCH, "the receipt is not about the audio that was sent"
+        if final["audio_bytes"] < len(recording.pcm):
+            stored = final["audio_bytes"] / BYTES_PER_SECOND
+            return Exit.CUT_SHORT, f"only the first {stored:.1f} s are stored: {final['ended_by']}"
+        return Exit.ACCEPTED, "stored; the receipt matches what was sent"
+    line = f"{final['code']}: {final['message']}"
+    if final["stored"] == "unknown":
+        return Exit.RETRY, f"{line}; it may be stored, a second try may store it twice"
+    return (Exit.RETRY if final["retryable"] else Exit.REFUSED), line
+
+
+def judge_error(error: client.StreamError) -> Exit:
+    """Return the exit code for a stream without a final message."""
+    match error:
+        case client.WrongUrl() | client.TooLong():
+            return Exit.USAGE
+        case client.Unreachable():
+            return Exit.RETRY
+        case client.Refused():
+            return Exit.RETRY if error.retryable else Exit.REFUSED
+        case client.NoAnswer():
+            return Exit.REFUSED if error.clients_fault else Exit.RETRY
+        case _:
+            return Exit.UNEXPECTED
+
+
+def run(file: Path, url: str, language: str | None, *, as_json: bool, fast: bool) -> Exit:
+    """Stream `file`; print, and return the exit code."""
+    screen = Screen(as_json=as_json)
+    try:
+        client.check_url(url, {})  # before the file is read and converted
+        recording = load(file)
+        screen.expect(recording)
+        with screen.progress:
+            outcome = asyncio.run(
+                client.stream(
+                    url, recording.pcm, paced=not fast, language=language, hooks=screen.hooks()
+                )
+            )
+    except AudioError as error:
+        return _complain(Exit.USAGE, str(error))
+    except client.StreamError as error:
+        return _complain(judge_error(error), str(error))
+    screen.closed(outcome)
+    code, line = judge(outcome, recording)
+    if code is not Exit.ACCEPTED:
+        return _complain(code, line)
+    if not as_json:
+        print(line)
+    return code
+
+
+def _complain(code: Exit, line: str) -> Exit:
+    complain("stream", line)
+    return code
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(epilog=EPILOG)
+def main(
+    file: Annotated[
+        Path, typer.Argument(help="WAV, FLAC, Ogg …, or headerless PCM16, 16 kHz, mono")
+    ],
+    url: Annotated[str, typer.Option(envvar="GATEWAY_URL", help="the gateway")] = DEFAULT_URL,
+    as_json: Annotated[  # noqa: FBT002 - how typer declares a switch
+        bool, typer.Option("--json", help="print one JSON object a line, with times")
+    ] = False,
+    fast: Annotated[  # noqa: FBT002
+        bool, typer.Option("--fast", help="as fast as the gateway permits, not at real-time pace")
+    ] = False,
+    language: Annotated[
+        str | None, typer.Option(help="hint for the recogniser, a BCP 47 tag such as en-US")
+    ] = None,
+) -> None:
+    """Stream FILE to the gateway and print what a client sees."""
+    raise typer.Exit(run(file, url, language, as_json=as_json, fast=fast))

@@ -1,0 +1,1 @@
+"""What `speech top` is made of: a live view of the metrics."""

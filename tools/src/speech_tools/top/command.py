@@ -1,0 +1,166 @@
+"""Watch both services live, straight from their operations ports: no Prometheus is needed.
+
+    uv run speech top [--gateway URL] [--asr URL] [--interval SECONDS]
+    uv run speech top --once [--json]
+
+What is shown is explained in docs/operations.md (the metrics) and docs/runbook.md (what to do).
+"""
+
+import asyncio
+import math
+from contextlib import nullcontext
+from dataclasses import asdict
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Annotated
+
+import aiohttp
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.live import Live
+from speech_lib.service.setting_types import HttpUrl
+
+from speech_tools.terminal import Terminal, json_text
+from speech_tools.top.figures import History, gateway, recogniser
+from speech_tools.top.look import look
+from speech_tools.top.screen import Frame, Service
+
+DEFAULT_GATEWAY = "http://localhost:8001"
+DEFAULT_ASR = "http://localhost:8002"
+PIPED_WIDTH = 100
+MIN_WIDTH = 80
+
+
+class Exit(IntEnum):
+    """How it ended."""
+
+    SHOWN = 0
+    NOT_READY = 1
+    USAGE = 2
+
+
+EPILOG = """\
+Exit codes:
+
+0  with --once: both services are ready
+
+1  with --once: one of them is not, or cannot be reached
+
+2  wrong usage
+
+130  ended by Ctrl-C, as it always is without --once
+"""
+
+
+class Top:
+    """Both services, looked at again and again."""
+
+    def __init__(self, gateway_url: str, asr_url: str) -> None:
+        self._services = (
+            Service("gateway", gateway_url, History(gateway)),
+            Service("recogniser", asr_url, History(recogniser)),
+        )
+
+    async def look(self, session: aiohttp.ClientSession) -> None:
+        """Look at both at once."""
+        looks = await asyncio.gather(*(look(session, each.url) for each in self._services))
+        for service, seen in zip(self._services, looks, strict=True):
+            service.history.add(seen)
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether both were ready at the last look."""
+        return all(each.history.newest.state.ready for each in self._services)
+
+    def frame(self) -> Frame:
+        """Return what is now, for people."""
+        return Frame(self._services, datetime.now(UTC))
+
+    def json(self) -> str:
+        """Return what is now, for programs."""
+        figures = {each.name: asdict(each.history.newest) for each in self._services}
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return json_text({"at": at, **figures})
+
+
+class Display:
+    """Where the frames go: redrawn on a terminal, otherwise one after the other."""
+
+    def __init__(self, *, as_json: bool, once: bool) -> None:
+        self._as_json = as_json
+        self._console = Terminal()
+        if not self._console.is_terminal:
+            self._console.width = PIPED_WIDTH
+        self._console.width = max(self._console.width, MIN_WIDTH)
+        redrawn = self._console.is_terminal and not as_json and not once
+        self._live = (
+            Live(console=self._console, auto_refresh=False, screen=True) if redrawn else None
+        )
+        self.shown = self._live or nullcontext()
+
+    def show(self, top: Top) -> None:
+        """Show what is now."""
+        if self._as_json:
+            print(top.json(), flush=True)
+        elif self._live:
+            self._live.update(top.frame(), refresh=True)
+        else:
+            self._console.print(top.frame())
+
+
+async def watch(top: Top, display: Display, interval: float, *, once: bool) -> Exit:
+    """Look every so many seconds until cancelled; once: twice, because rates need two looks."""
+    async with aiohttp.ClientSession() as session:
+        await top.look(session)
+        while True:
+            if not once:
+                display.show(top)
+            await asyncio.sleep(interval)
+            await top.look(session)
+            if once:
+                display.show(top)
+                return Exit.SHOWN if top.all_ready else Exit.NOT_READY
+
+
+def _url(text: str) -> str:
+    try:
+        return TypeAdapter(HttpUrl).validate_python(text)
+    except ValidationError as error:
+        raise typer.BadParameter(error.errors()[0]["msg"]) from None
+
+
+def _number(value: float) -> float:
+    if math.isnan(value):  # no bound holds it
+        raise typer.BadParameter("nan is not a number")
+    return value
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(epilog=EPILOG)
+def main(
+    gateway: Annotated[
+        str,
+        typer.Option(envvar="GATEWAY_OPS_URL", callback=_url, help="the gateway's operations port"),
+    ] = DEFAULT_GATEWAY,
+    asr: Annotated[
+        str,
+        typer.Option(envvar="ASR_OPS_URL", callback=_url, help="the recogniser's operations port"),
+    ] = DEFAULT_ASR,
+    interval: Annotated[
+        float,
+        typer.Option(min=0.1, max=60, callback=_number, help="seconds between two looks"),
+    ] = 1.0,
+    once: Annotated[  # noqa: FBT002 - how typer declares a switch
+        bool, typer.Option("--once", help="show one frame, of two looks, and end")
+    ] = False,
+    as_json: Annotated[  # noqa: FBT002 - how typer declares a switch
+        bool, typer.Option("--json", help="print one JSON object a line for each look")
+    ] = False,
+) -> None:
+    """Watch a gateway and a recogniser live."""
+    display = Display(as_json=as_json, once=once)
+    with display.shown:
+        code = asyncio.run(watch(Top(gateway, asr), display, interval, once=once))
+    raise typer.Exit(code)

@@ -1,0 +1,1 @@
+"""What `speech trace` is made of: finding an utterance on its topics, and showing its way."""

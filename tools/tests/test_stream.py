@@ -1,0 +1,416 @@
+"""`speech stream`: what it makes of files, of a gateway's every answer, and of wrong input."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from speech_lib.testing.pipeline import Pipeline
+from speech_tools import audio, stack
+from speech_tools.stream import app
+from support.scripted_gateway import Visit, scripted
+from typer.testing import CliRunner
+from websockets.http11 import Request, Response
+from websockets.sync.server import ServerConnection, serve
+
+ROOT = Path(__file__).parents[2]
+RAW = ROOT / "samples" / "go-forward-ten-meters.raw"
+WAV = ROOT / "samples" / "sense-and-sensibility-0870.wav"
+RUN_TIMEOUT_SECONDS = 50
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a run of the script ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def stream(*arguments: object) -> Done:
+    """Run the script to its end, in this process: most of its time would go into its imports."""
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Done(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> Path:
+    """Return a recording of half a second."""
+    path = tmp_path / "short.raw"
+    path.write_bytes(RAW.read_bytes()[:16_000])
+    return path
+
+
+# Recordings
+
+
+def test_headerless_samples_pass_bit_for_bit():
+    """A .raw file is sent as it is."""
+    assert audio.load(RAW).pcm == RAW.read_bytes()
+
+
+def test_wav_in_the_right_form_passes_bit_for_bit():
+    """The samples of a 16 kHz mono PCM16 WAV are sent as they are, without its header."""
+    assert audio.load(WAV).pcm == WAV.read_bytes()[44:]
+
+
+def test_every_sample_value_passes_bit_for_bit(tmp_path: Path):
+    """No value is rounded or clipped on its way through a WAV file."""
+    samples = np.arange(-32768, 32768, dtype="<i2")
+    soundfile.write(tmp_path / "all.wav", samples, 16_000, subtype="PCM_16")
+    assert audio.load(tmp_path / "all.wav").pcm == samples.tobytes()
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(44_100, 2), (8_000, 1), (48_000, 1), (16_000, 2)])
+def test_other_rates_and_channels_are_converted(tmp_path: Path, rate: int, channels: int):
+    """A second of a 440 Hz tone is a second of a 440 Hz tone at 16 kHz, mono."""
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
+    soundfile.write(tmp_path / "tone.wav", np.column_stack([tone] * channels), rate)
+    samples = np.frombuffer(audio.load(tmp_path / "tone.wav").pcm, "<i2")
+    spectrum = np.abs(np.fft.rfft(samples))
+    assert (len(samples), int(spectrum.argmax())) == (16_000, 440)
+    assert 0.48 * 32_768 < np.abs(samples).max() < 0.52 * 32_768
+
+
+def test_a_file_without_a_suffix_may_be_headerless(tmp_path: Path):
+    """What has no header that is known is taken for PCM16."""
+    (tmp_path / "speech").write_bytes(RAW.read_bytes())
+    assert audio.load(tmp_path / "speech").pcm == RAW.read_bytes()
+
+
+def test_a_wav_named_raw_is_read_as_wav(tmp_path: Path):
+    """A container counts more than a name: its header would be noise."""
+    (tmp_path / "speech.raw").write_bytes(WAV.read_bytes())
+    assert audio.load(tmp_path / "speech.raw").pcm == WAV.read_bytes()[44:]
+
+
+BAD_FILES = [
+    ("missing.wav", None, "no such file"),
+    ("empty.wav", b"", "is empty, expected audio"),
+    ("odd.raw", bytes(range(251)) * 3, "are not whole samples"),
+    ("text.raw", b"go forward ten meters\n" * 400, "not audio"),
+    ("notes", "zehn Meter vorwärts\n".encode() * 400, "not audio"),
+    ("picture.png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "not audio"),
+    ("broken.wav", b"RIFF\x24\0\0\0WAVEjunk" + bytes(range(256)), "not audio"),
+    ("noise.wav", bytes(range(256)) * 8, "not audio that can be read"),
+    ("silent.wav", WAV.read_bytes()[:40] + bytes(4), "holds no audio"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "problem"), BAD_FILES, ids=[b[0] for b in BAD_FILES])
+def test_a_bad_file_is_refused_in_one_line(
+    tmp_path: Path, name: str, content: bytes | None, problem: str
+):
+    """What cannot be sent is named, with what is wrong with it."""
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(audio.AudioError) as refusal:
+        audio.load(path)
+    line = str(refusal.value)
+    assert line.startswith(f"{path}: ")
+    assert problem in line
+    assert "\n" not in line
+
+
+def test_a_directory_is_refused(tmp_path: Path):
+    """A directory is no recording."""
+    with pytest.raises(audio.AudioError, match="is a directory, expected an audio file"):
+        audio.load(tmp_path)
+
+
+# What a gateway answers
+
+
+@pytest.mark.parametrize(
+    ("code", "close_code", "retryable", "stored", "expected"),
+    [
+        ("broker_unavailable", 1013, True, "no", 3),
+        ("broker_unavailable", 1013, True, "unknown", 3),
+        ("rejected_by_broker", 1011, False, "no", 4),
+        ("internal_error", 1011, False, "no", 4),
+        ("internal_error", 1011, False, "unknown", 3),
+    ],
+)
+def test_an_error_is_for_a_second_try_or_for_good(
+    code: str, close_code: int, *, retryable: bool, stored: str, expected: int
+):
+    """Exit 3 where a second try may help or it may be stored already, 4 where it cannot help."""
+
+    def script(visit: Visit) -> None:
+        visit.greet()
+        visit.hear()
+        visit.fail(code, close_code, retryable=retryable, stored=stored)
+
+    with scripted(script) as (url, _):
+        done = stream(RAW, "--fast", "--url", url)
+    assert done.returncode == expected
+    assert done.stderr.startswith(f"stream: {code}: m")
+    assert ("may store it twice" in done.stderr) == (stored == "unknown")
+
+
+def test_a_receipt_for_other_samples_has_its_own_exit_code():
+    """A digest that is not of what was sent is noticed."""
+
+    def script(visit: Visit) -> None:
+        visit.greet()
+        visit.hear()
+        visit.accept(sha256="0" * 64)
+
+    with scripted(script) as (url, _):
+        done = stream(RAW, "--fast", "--url", url)
+    assert (done.returncode, done.stderr) == (
+        5,
+        "stream: the receipt is not about the audio that was sent\n",
+    )
+
+
+def test_a_receipt_for_the_first_part_has_its_own_exit_code(short: Path):
+    """An utterance that was ended early is stored in part, and the client says so."""
+
+    def script(visit: Visit) -> None:
+        visit.greet()
+        visit.hear(chunks=4)
+        visit.accept(ended_by="session_expired")
+
+    with scripted(script) as (url, _):
+        done = stream(short, "--url", url)
+    assert (done.returncode, done.stderr) == (
+        6,
+        "stream: only the first 0.2 s are stored: session_expired\n",
+    )
+
+
+def test_an_error_in_the_middle_ends_the_sending():
+    """The final message counts at once, not when everything has been sent."""
+
+    def script(visit: Visit) -> None:
+        visit.greet()
+        visit.hear(chunks=1)
+        visit.fail("audio_too_long", 1009, retryable=False, stored="no")
+
+    with scripted(script) as (url, _):
+        begun = time.monotonic()
+        done = stream(WAV, "--url", url)
+    assert done.returncode == 4
+    assert time.monotonic() - begun < 6  # the recording lasts 7.1 s
+
+
+def test_draining_makes_it_hurry():
+    """Told that the gateway is stopping, the client sends the rest at once, whole."""
+
+    def script(visit: Visit) -> None:
+        visit.greet()
+        visit.hear(chunks=1)
+        visit.say(status="draining", deadline_ms=20_000)
+        visit.hear()
+        visit.accept()
+
+    with scripted(script) as (url, visits):
+        done = stream(WAV, "--url", url, "--json")
+    (visit,) = visits
+    events = list(map(json.loads, done.stdout.splitlines()))
+    assert (done.returncode, b"".join(visit.chunks)) == (0, audio.load(WAV).pcm)
+    assert len(visit.chunks) < 20  # at the pace of speech there are 142
+    assert [list(event)[2] for event in events] == ["frame", "frame", "frame", "close", "sent"]
+
+
+def test_sending_keeps_the_pace_of_speech(short: Path):
+    """Without --fast a chunk leaves when a microphone would have given it."""
+
+    def script(visit: Visit) -> None:
+        visit.greet()
+        begun = time.monotonic()
+        visit.hear()
+        visit.accept(took=time.monotonic() - begun)
+
+    with scripted(script) as (url, visits):
+        done = stream(short, "--url", url, "--json")
+    took = json.loads(done.stdout.splitlines()[1])["frame"]["took"]
+    assert list(map(len, visits[0].chunks)) == [1600] * 10
+    assert took > 0.4  # of half a second, for the greeting is read before the clock starts
+
+
+def test_limits_of_the_greeting_are_obeyed():
+    """Even in a hurry no chunk is larger, and no more are sent a second, than the greeting says."""
+
+    def script(visit: Visit) -> None:
+        visit.greet(max_chunk_bytes=1001, max_messages_per_second=50)
+        begun = time.monotonic()
+        visit.hear()
+        visit.accept(took=time.monotonic() - begun)
+
+    with scripted(script) as (url, visits):
+        done = stream(RAW, "--url", url, "--fast", "--json")
+    took = json.loads(done.stdout.splitlines()[1])["frame"]["took"]
+    count = len(visits[0].chunks)
+    assert (done.returncode, max(map(len, visits[0].chunks)), count) == (0, 1001, 90)
+    assert took > (count - 50) / 50 - 0.1
+
+
+@pytest.mark.parametrize(
+    ("limits", "options", "problem"),
+    [
+        ({"max_audio_bytes": 32_000}, ["--fast"], "the gateway takes 1.0 s (32000 bytes)"),
+        ({"max_session_seconds": 2}, [], "a session 2 s: it cannot be sent at the pace of speech"),
+    ],
+)
+def test_a_recording_that_is_too_long_is_not_begun(
+    limits: dict[str, float], options: list[str], problem: str
+):
+    """The greeting decides before the first sample is sent."""
+
+    def script(visit: Visit) -> None:
+        visit.greet(**limits)
+        visit.hear()
+
+    with scripted(script) as (url, visits):
+        done = stream(RAW, "--url", url, *options)
+    assert (done.returncode, visits[0].chunks) == (2, [])
+    assert problem in done.stderr
+
+
+@pytest.mark.parametrize(("close_code", "expected"), [(1009, 4), (1007, 4), (1011, 3), (1001, 3)])
+def test_a_close_without_a_final_message(close_code: int, expected: int):
+    """A close that blames the client is for good; any other leaves the outcome unknown."""
+
+    def script(visit: Visit) -> None:
+        visit.greet()
+        visit.connection.close(close_code, "why")
+
+    with scripted(script) as (url, _):
+        done = stream(RAW, "--url", url)
+    assert (done.returncode, done.stderr) == (
+        expected,
+        f'stream: the connection ended with {close_code} "why" and no final message\n',
+    )
+
+
+@pytest.mark.parametrize("greeting", ["hello", "[]", '{"status": "connected"}', '{"status":'])
+def test_another_server_is_recognised(greeting: str):
+    """What does not greet as the protocol says is no gateway."""
+    with scripted(lambda visit: visit.connection.send(greeting)) as (url, _):
+        done = stream(RAW, "--url", url)
+    assert done.returncode == 1
+    assert done.stderr.startswith("stream: what answers ")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected", "line"),
+    [
+        (503, b'{"code": "draining", "message": "m"}', 3, "refused with HTTP 503 draining: m"),
+        (429, b'{"code": "too_many", "message": "m"}', 3, "refused with HTTP 429 too_many: m"),
+        (403, b'{"code": "no_way", "message": "m"}', 4, "refused with HTTP 403 no_way: m"),
+        (404, b"<html>", 4, "refused with HTTP 404 Not Found"),
+        (502, b"", 3, "refused with HTTP 502 Bad Gateway"),
+    ],
+)
+def test_a_refused_request(status: int, body: bytes, expected: int, line: str):
+    """A refusal says why, also where a proxy answers without JSON."""
+
+    def refuse(connection: ServerConnection, _request: Request) -> Response:
+        response = connection.respond(HTTPStatus(status), "")
+        response.body = body
+        del response.headers["Content-Length"]
+        response.headers["Content-Length"] = str(len(body))
+        return response
+
+    with serve(lambda _: None, "127.0.0.1", 0, process_request=refuse) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            port = server.socket.getsockname()[1]
+            done = stream(RAW, "--url", f"ws://127.0.0.1:{port}/ws/audio")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert (done.returncode, done.stderr) == (expected, f"stream: {line}\n")
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("url", "expected", "line"),
+    [
+        ("http://localhost:8000/", 2, "http://localhost:8000/: expected ws://HOST:PORT/ws/audio"),
+        ("localhost", 2, "localhost: expected ws://HOST:PORT/ws/audio"),
+        ("ws://localhost:99999/", 2, "ws://localhost:99999/: expected ws://HOST:PORT/ws/audio"),
+        ("ws://localhost:0/", 2, "ws://localhost:0/: expected ws://HOST:PORT/ws/audio"),
+        ("ws://[/", 2, "ws://[/: expected ws://HOST:PORT/ws/audio"),
+        ("ws://localhost:1/", 3, "cannot connect to localhost:1: "),
+        ("ws://no-such-host.invalid/", 3, "cannot connect to no-such-host.invalid: the host name"),
+    ],
+)
+def test_a_wrong_url_gets_one_line(url: str, expected: int, line: str):
+    """Each wrong URL is named with what was expected."""
+    done = stream(RAW, "--url", url)
+    assert done.returncode == expected
+    assert done.stderr.startswith(f"stream: {line}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_bad_file_is_a_wrong_usage(tmp_path: Path):
+    """The script prints the one line, no traceback, and ends with 2."""
+    done = stream(tmp_path / "none.wav")
+    assert (done.returncode, done.stderr) == (2, f"stream: {tmp_path}/none.wav: no such file\n")
+
+
+def test_help_explains_the_exit_codes():
+    """Every exit code is in --help."""
+    done = stream("--help")
+    assert done.returncode == 0
+    assert all(f" {code}  " in done.stdout for code in range(7))
+
+
+# A real gateway
+
+
+@pytest.fixture
+def gateway(pipeline: Pipeline, tmp_path: Path) -> Iterator[stack.Gateway]:
+    """Run a gateway."""
+    settings = {"TOPIC_AUDIO_INGRESS": pipeline.make_topic("ingress")}
+    with stack.gateway(pipeline, tmp_path, settings) as running:
+        yield running
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("options", [[], ["--fast"]], ids=["paced", "fast"])
+@pytest.mark.parametrize("file", [RAW, WAV], ids=["raw", "wav"])
+def test_a_gateway_accepts_it(gateway: stack.Gateway, file: Path, options: list[str]):
+    """Sent to a gateway, a recording is accepted, and the receipt is for its samples."""
+    speech = [sys.executable, "-W", "error", "-m", "speech_tools"]
+    command = [*speech, "stream", str(file), "--json", "--language", "en-US"]
+    done = subprocess.run(  # noqa: S603 - our own script
+        [*command, "--url", gateway.url, *options],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=RUN_TIMEOUT_SECONDS,
+    )
+    greeting, receipt, close, sent = map(json.loads, done.stdout.splitlines())
+    pcm = audio.load(file).pcm
+    assert (done.returncode, done.stderr) == (0, "")
+    assert greeting["frame"]["status"] == "connected"
+    assert receipt["frame"]["sha256"] == sent["sent"]["sha256"] == hashlib.sha256(pcm).hexdigest()
+    assert close["close"] == {"code": 1000, "reason": "done"}
+
+
+@pytest.mark.pipeline
+def test_a_gateway_refuses_it(gateway: stack.Gateway):
+    """A permanent refusal of the real gateway ends with 4 and its sentence."""
+    done = stream(RAW, "--language", "not!a!tag", "--url", gateway.url)
+    assert done.returncode == 4
+    assert done.stderr.startswith("stream: refused with HTTP 400 invalid_language: ")

@@ -1,0 +1,412 @@
+"""`speech top`: what it makes of the services' own pages, how that is drawn, how it ends."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from io import RawIOBase
+from pathlib import Path
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from rich.console import Console
+from speech_asr.metrics import Metrics as AsrMetrics
+from speech_gateway.metrics import Metrics as GatewayMetrics
+from speech_lib.kafka.pending import Queued
+from speech_lib.service.health import Health
+from speech_lib.service.ops import OperationsServer
+from speech_tools import metrics_page
+from speech_tools.metrics_page import Page
+from speech_tools.top import look as top_look
+from speech_tools.top.command import app
+from speech_tools.top.figures import (
+    Gateway,
+    History,
+    Interval,
+    Process,
+    Quantiles,
+    Recogniser,
+    State,
+    gateway,
+    recogniser,
+)
+from speech_tools.top.look import Look
+from speech_tools.top.screen import ASCII_BARS, Frame, Service, spark
+from support.ports import free_ports
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 4.0
+RUN_SECONDS = 30
+MINUTE = 60
+
+
+FRAME = """\
+03:04:05 UTC     the last 10 s                              the last minute
+
+gateway  http://gateway:8001  0.3.0-dev  ready
+sessions live    5                                                            ▁█
+ended            accepted 2/s, broker_unavailable 0.50/s                       █
+refused          at_capacity 10/s                                              █
+audio stored     8 s a second, 256.0 kB/s                                      █
+time to stored   P50 17.5 ms, P99 24.9 ms                                      █
+not stored       3 in all, broker_unavailable 0.50/s                           █
+producer queue   3 records, 1.9 kB                                            ██
+loop lag         P50 0.5 ms, P99 1.0 ms                                        █
+process          0.25 cores, 50.0 MB                                           █
+
+recogniser  http://recogniser:8001  0.3.0-dev  not ready: broker _TRANSPORT
+utterances       recognised 1/s, dead_letter 0.25/s                            █
+speech           2 s a second                                                  █
+waiting          30 not read, 4 in hand                                        █
+recognition      P50 175.0 ms, P99 248.5 ms                                    █
+real-time factor P50 0.25, P99 0.30                                            █
+dead letters     1 in all, not_wav 0.25/s                                      █
+workers replaced 2 in all                                                      █
+loop lag         -
+process          1.00 cores, 50.0 MB                                           █
+"""
+
+
+def page(registry: CollectorRegistry) -> Page:
+    """Return what a service's own page says, but with figures of the process that are known."""
+    read = metrics_page.read(generate_latest(registry).decode())
+    own = {"process_resident_memory_bytes": 5e7, "process_start_time_seconds": 7.0}
+    known = {name: (({}, value),) for name, value in own.items()}
+    assert known.keys() <= read.samples.keys()
+    return Page({**read.samples, **known})
+
+
+def with_cpu(seen: Page, seconds: float) -> Page:
+    assert "process_cpu_seconds_total" in seen.samples
+    return Page({**seen.samples, "process_cpu_seconds_total": (({}, seconds),)})
+
+
+def gateway_pages() -> tuple[Page, Page]:
+    """Return a gateway's page before and after a few seconds of work."""
+    metrics = GatewayMetrics()
+    metrics.watch(lambda: True, lambda: Queued(3, 1920))
+    metrics.delivery_errors.labels("broker_unavailable", "no").inc()
+    before = with_cpu(page(metrics.registry), 2)
+    metrics.sessions_live.set(5)
+    metrics.sessions.labels("done", "accepted").inc(6)
+    metrics.sessions.labels("disconnect", "accepted").inc(2)
+    metrics.sessions.labels("done", "broker_unavailable").inc(2)
+    metrics.refusals.labels("at_capacity").inc(40)
+    metrics.audio_seconds.inc(32)
+    metrics.audio_bytes.inc(32 * 32_000)
+    for stored in ("no", "unknown"):
+        metrics.delivery_errors.labels("broker_unavailable", stored).inc()
+    metrics.store_seconds.observe(0.02)
+    metrics.loop_lag_seconds.observe(0.0005)
+    return before, with_cpu(page(metrics.registry), 3)
+
+
+def asr_pages() -> tuple[Page, Page]:
+    """Return a recogniser's page before and after a few seconds of work."""
+    metrics = AsrMetrics()
+    metrics.watch(lambda: False)
+    before = with_cpu(page(metrics.registry), 2)
+    metrics.utterances.labels("recognised").inc(4)
+    metrics.utterances.labels("dead_letter").inc(1)
+    metrics.dead_letters.labels("not_wav").inc()
+    metrics.workers_replaced.inc(2)
+    metrics.audio_seconds.inc(8)
+    metrics.in_hand.set(4)
+    metrics.show_lag({("speech.audio.ingress", partition): 10 for partition in range(3)})
+    metrics.recognition_seconds.observe(0.2)
+    metrics.real_time_factor.observe(0.25)
+    return before, with_cpu(page(metrics.registry), 6)
+
+
+def looks(pages: tuple[Page, Page]) -> Interval:
+    before, after = pages
+    return Interval(Look(0.0, before, ready=True), Look(SECONDS, after, ready=True))
+
+
+# What the pages say
+
+
+def test_a_gateway_is_told_as_it_is():
+    """Every figure comes from a metric that the gateway has, under its name and labels."""
+    assert gateway(looks(gateway_pages())) == Gateway(
+        state=State("0.3.0-dev", ready=True, reasons={}, problem=None),
+        sessions_live=5,
+        sessions_per_second={"accepted": 2.0, "broker_unavailable": 0.5},
+        refusals_per_second={"at_capacity": 10.0},
+        audio_seconds_per_second=8.0,
+        audio_bytes_per_second=256_000.0,
+        store_seconds=Quantiles(0.0175, pytest.approx(0.02485)),
+        delivery_errors=3,
+        delivery_errors_per_second={"broker_unavailable": 0.5},
+        producer_queued_records=3,
+        producer_queued_bytes=1920,
+        process=Process(5e7, 0.25, Quantiles(0.0005, 0.00099)),
+    )
+
+
+def test_a_recogniser_is_told_as_it_is():
+    """Likewise; partitions are summed, and what was not observed is not known."""
+    assert recogniser(looks(asr_pages())) == Recogniser(
+        state=State("0.3.0-dev", ready=True, reasons={}, problem=None),
+        utterances_per_second={"recognised": 1.0, "dead_letter": 0.25},
+        audio_seconds_per_second=2.0,
+        consumer_lag_records=30,
+        utterances_in_hand=4,
+        recognition_seconds=Quantiles(pytest.approx(0.175), pytest.approx(0.2485)),
+        real_time_factor=Quantiles(0.25, pytest.approx(0.299)),
+        dead_letters=1,
+        dead_letters_per_second={"not_wav": 0.25},
+        workers_replaced=2,
+        workers_replaced_per_second=0.5,
+        process=Process(5e7, 1.0, None),
+    )
+
+
+def test_one_look_tells_what_is_but_no_rates():
+    """Rates need two looks: they are not known, which is not the same as 0."""
+    look = Look(0.0, gateway_pages()[1], ready=True)
+    found = gateway(Interval(look, look))
+    assert (found.sessions_live, found.delivery_errors) == (5, 3)
+    assert (
+        found.sessions_per_second is found.audio_seconds_per_second is found.store_seconds is None
+    )
+
+
+def history(*seen: Look) -> History:
+    history = History(gateway)
+    for look in seen:
+        history.add(look)
+    return history
+
+
+def test_rates_are_of_the_last_ten_seconds():
+    """What was before has no part in them."""
+    before, after = gateway_pages()
+    seen = [*(Look(at, before) for at in range(20)), *(Look(at, after) for at in range(20, 40))]
+    refused = [each.figures.refusals_per_second for each in history(*seen).moments]
+    assert refused[:20] == [None, *[{}] * 19]
+    assert refused[20:] == [*[{"at_capacity": 4.0}] * 10, *[{}] * 10]
+
+
+def test_a_slow_look_is_compared_with_the_one_before():
+    """Looks that are further apart than ten seconds are the last two."""
+    before, after = gateway_pages()
+    found = history(Look(0.0, before), Look(30.0, before), Look(70.0, after))
+    assert found.newest.refusals_per_second == {"at_capacity": 1.0}
+    assert [each.at for each in found.moments] == [30.0, 70.0]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        Look(1.0, problem="cannot be reached"),
+        Look(1.0, Page({"process_start_time_seconds": (({}, 1.0),)})),
+    ],
+)
+def test_a_service_that_went_away_begins_anew(between):
+    """What a former process counted is not compared with what another one does."""
+    before, after = gateway_pages()
+    found = history(Look(0.0, after), between, Look(2.0, before), Look(3.0, after))
+    rates = [each.figures.refusals_per_second for each in found.moments]
+    assert rates == [None, None, None, {"at_capacity": 40.0}]
+
+
+# How it is drawn
+
+
+def test_bars_show_the_last_minute_to_the_scale_of_its_largest():
+    """Twenty cells of three seconds, the newest at the right; a gap where nothing is known."""
+    values = [(float(at), None if at in range(30, 36) else float(at)) for at in range(MINUTE)]
+    assert spark(values) == "▁▂▂▂▃▃▃▄▄▄  ▆▆▆▇▇▇██"
+    assert spark([(0.0, 9.0), (70.0, 0.0)]) == f"{'▁':>20}"
+    assert spark([]) == " " * 20
+
+
+def drawn(width: int = 80, encoding: str = "utf-8", *, problem: str | None = None) -> list[str]:
+    pages = {"gateway": gateway_pages(), "recogniser": asr_pages()}
+    histories = {"gateway": History(gateway), "recogniser": History(recogniser)}
+    for name, (before, after) in pages.items():
+        histories[name].add(Look(0.0, before, ready=True))
+        reasons = {"broker": "_TRANSPORT"} if name == "recogniser" else {}
+        newest = Look(SECONDS, after, not reasons, reasons)
+        histories[name].add(Look(SECONDS, problem=problem) if problem else newest)
+    services = (Service(n, f"http://{n}:8001", each) for n, each in histories.items())
+    console = Console(width=width, force_terminal=False, color_system=None, legacy_windows=False)
+    options = console.options.update(width=width)
+    options.encoding = encoding
+    frame = Frame(tuple(services), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    lines = console.render_lines(frame, options, pad=False)
+    return ["".join(part.text for part in line).rstrip() for line in lines]
+
+
+def test_a_frame_fits_into_a_small_terminal():
+    """All that it says, in 80 columns and 24 lines, without colours."""
+    assert drawn() == FRAME.splitlines()
+
+
+def test_a_frame_is_of_ascii_where_the_terminal_is():
+    """The bars, too."""
+    text = "\n".join(drawn(encoding="ascii"))
+    assert text.isascii()
+    assert set(ASCII_BARS) & set(text)
+
+
+def test_a_service_that_is_away_is_shown_as_such():
+    """It keeps its lines, so that nothing jumps when it is back."""
+    expected = [
+        re.sub(r"(http\S+).*", r"\1  cannot be reached", line)
+        if "http" in line
+        else re.sub(r"(?<=^.{16} ).*", "-", line)
+        for line in FRAME.splitlines()[1:]
+    ]
+    found = [line[:59].rstrip() for line in drawn(problem="cannot be reached")[1:]]
+    assert found == expected
+
+
+def test_what_a_page_says_cannot_speak_to_the_terminal():
+    """Anything may answer on a port."""
+    before, after = gateway_pages()
+    name = "speech_gateway_refusals_total"
+    shown = History(gateway)
+    shown.add(Look(0.0, Page({**before.samples, name: (({"code": "\x1b[2J"}, 1.0),)})))
+    shown.add(Look(1.0, Page({**after.samples, name: (({"code": "\x1b[2J"}, 2.0),)})))
+    console = Console(width=80, color_system=None)
+    with console.capture() as capture:
+        console.print(Frame((Service("gateway", "http://\x1b:1", shown),), datetime.now(UTC)))
+    assert "\x1b" not in capture.get()
+    assert "\ufffd[2J 1/s" in capture.get()
+
+
+# How it asks
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture
+async def ops_url():
+    """Return the URL of a running operations port of a gateway that is not ready."""
+    health = Health(["broker"], now=0.0)
+    server = OperationsServer("127.0.0.1", 0, health, GatewayMetrics().registry)
+    yield f"http://127.0.0.1:{await server.start()}/"
+    await server.stop()
+
+
+@pytest.mark.anyio
+async def test_a_look_is_at_both_pages(ops_url):
+    """Metrics, and readiness with its reasons."""
+    async with aiohttp.ClientSession() as session:
+        seen = await top_look.look(session, ops_url)
+    assert (seen.ready, seen.reasons, seen.problem) == (False, {"broker": "not_yet_known"}, None)
+    assert seen.page is not None
+    assert seen.page.value("speech_gateway_sessions_live") == 0
+
+
+@pytest.mark.anyio
+async def test_what_is_no_operations_port_is_told(ops_url):
+    """Something else answers there, or nobody listens."""
+    async with aiohttp.ClientSession() as session:
+        other = await top_look.look(session, f"{ops_url}livez")
+        (nobody,) = free_ports(["port"]).values()
+        closed = await top_look.look(session, f"http://127.0.0.1:{nobody}")
+    assert other == Look(other.at, problem="what answers is not an operations port")
+    assert closed == Look(closed.at, problem="cannot be reached")
+
+
+# How it ends
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--gateway", "localhost:8001", "expected an http:// or https:// URL"),
+        ("--interval", "nan", ""),
+    ],
+)
+def test_wrong_usage_is_told(option, value, expected):
+    """With what was wrong and what is expected; the exit code is 2."""
+    done = CliRunner().invoke(app, [option, value], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert option in done.stderr
+    assert expected in done.stderr
+
+
+def arguments(*more: str) -> list[str]:
+    """Return a command that asks where nobody listens."""
+    gateway_port, asr_port = free_ports(["gateway", "asr"]).values()
+    return [
+        *(sys.executable, "-m", "speech_tools", "top", "--interval", "0.1", *more),
+        *("--gateway", f"http://127.0.0.1:{gateway_port}", "--asr", f"http://127.0.0.1:{asr_port}"),
+    ]
+
+
+@pytest.mark.pipeline
+def test_a_program_reads_one_frame():
+    """`--once --json` is one object; the exit code says that a service cannot be reached."""
+    done = subprocess.run(  # noqa: S603 - our own script
+        arguments("--once", "--json"),
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=RUN_SECONDS,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    found = json.loads(done.stdout)
+    away = State(None, ready=None, reasons={}, problem="cannot be reached")
+    assert found["gateway"]["state"] == found["recogniser"]["state"] == asdict(away)
+
+
+@pytest.mark.pipeline
+def test_ctrl_c_ends_it_and_gives_the_terminal_back():
+    """The exit code is 130, nothing is complained of, and the screen is as it was before."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        # What runs the tests may have been started in the background, where shells ignore SIGINT.
+        watching = subprocess.Popen(  # noqa: S603 - our own script
+            ["env", "--default-signal=INT", *arguments()],  # noqa: S607 - every system's own
+            cwd=ROOT,
+            env=os.environ | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        try:
+            seen = read_until(terminal, b"workers replaced")
+            watching.send_signal(signal.SIGINT)
+            code = watching.wait(RUN_SECONDS)
+            seen += read_until(terminal, None)
+        finally:
+            watching.kill()
+            watching.wait()
+    assert code == 130
+    entered, left = b"\x1b[?1049h", b"\x1b[?1049l"
+    assert (seen.count(entered), seen.count(left)) == (1, 1)
+    assert seen.partition(left)[2].strip(b"\r\n") in {b"", b"\x1b[?25h"}
+
+
+def read_until(terminal: RawIOBase, wanted: bytes | None) -> bytes:
+    """Read from a terminal until it has shown something, or until its other side is closed."""
+    seen = b""
+    until = time.monotonic() + RUN_SECONDS
+    while wanted is None or wanted not in seen:
+        readable, _, _ = select.select([terminal], [], [], max(0.0, until - time.monotonic()))
+        assert readable, seen
+        try:
+            seen += terminal.read(65536)
+        except OSError:  # how Linux says that the other side is closed
+            assert wanted is None, seen
+            return seen
+    return seen
