@@ -2,8 +2,11 @@
 
 import re
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from speech_gateway.config import GatewaySettings
 from support.checkout import ROOT
 
 START = ROOT / "services/gateway/edge/start"
@@ -47,22 +50,44 @@ def test_a_wrong_variable_is_refused(wrong: dict[str, str], said: str):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"edge: {said}\n")
 
 
-CADDY = """#!/bin/sh
-echo "$1 $EDGE_HOST $EDGE_TLS; among variables: $(env | grep -c "$KEY"); $6: $(cat "$7")"
+CADDY = r"""#!/bin/sh
+echo "$1 $EDGE_HOST $EDGE_TLS $EDGE_STREAM_SECONDS;" \
+  "among variables: $(env | grep -c "$KEY"); $6: $(cat "$7")"
 """
 
 
-def test_with_all_that_it_needs_it_becomes_caddy(tmp_path):
+@pytest.fixture
+def started(tmp_path: Path) -> Callable[..., str]:
+    """Return `started(**more)`, which tells what Caddy would have been started with."""
+
+    def start(**more: str) -> str:
+        caddy = tmp_path / "caddy"
+        caddy.write_text(CADDY.replace("$KEY", KEY))
+        caddy.chmod(0o755)
+        given = GOOD | {"PATH": f"{tmp_path}:{GOOD['PATH']}"} | more
+        done = subprocess.run(  # noqa: S603 - our own script
+            ["/bin/sh", START], check=False, capture_output=True, text=True, env=given
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return start
+
+
+def test_with_all_that_it_needs_it_becomes_caddy(started: Callable[..., str]):
     """The keys come as alternatives of a regular expression, by a pipe; no variable has them."""
-    caddy = tmp_path / "caddy"
-    caddy.write_text(CADDY.replace("$KEY", KEY))
-    caddy.chmod(0o755)
-    given = GOOD | {"EDGE_API_KEY": f"{KEY},{KEY}2", "PATH": f"{tmp_path}:{GOOD['PATH']}"}
-    done = subprocess.run(  # noqa: S603 - our own script
-        ["/bin/sh", START], check=False, capture_output=True, text=True, env=given
+    assert started(EDGE_API_KEY=f"{KEY},{KEY}2") == (
+        f"run localhost internal 100; among variables: 0; --envfile: EDGE_KEYS={KEY}|{KEY}2\n"
     )
-    said = f"run localhost internal; among variables: 0; --envfile: EDGE_KEYS={KEY}|{KEY}2\n"
-    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+
+
+def test_its_clock_is_later_than_the_gateways(started: Callable[..., str]):
+    """By half a minute, after the longest session and the longest wait for the broker."""
+    own = {name: field.default for name, field in GatewaySettings.model_fields.items()}
+    usual = own["max_session_seconds"] + own["delivery_timeout_seconds"] + 30
+    assert started().startswith(f"run localhost internal {usual:g};")
+    given = {"MAX_SESSION_SECONDS": "6e2", "DELIVERY_TIMEOUT_SECONDS": "0.5"}
+    assert started(**given).startswith("run localhost internal 630.5;")
 
 
 def test_the_documented_commands_leave_the_key_to_its_owner(tmp_path):

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from support.compose import some_prefix
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 from websockets.exceptions import InvalidStatus
+from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
 KEY, OLD_KEY = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
@@ -34,6 +35,9 @@ ANSWER_SECONDS = 15
 OPENERS, CUT_SECONDS = 4, 15
 TRUSTING = ssl._create_unverified_context()  # noqa: S323 - whom it attacks is not what is tested
 LINES_A_SECOND = 10
+GATEWAY_PORT = 8000
+ESTABLISHED, TIME_WAIT, CLOSE_WAIT = "01", "06", "08"  # of /proc/net/tcp
+LET_GO_SECONDS = 60
 ROOT_CERTIFICATE = "/data/caddy/pki/authorities/local/root.crt"
 
 # Speaks WebSocket to the edge by hand, from a container of its own: prints the status line.
@@ -102,6 +106,12 @@ class Edge:
     def port(self) -> int:
         """Where it is published."""
         return self.stack.ports["EDGE_PORT"]
+
+    @property
+    def address(self) -> str:
+        """The container's own: Docker's proxy on loopback buffers, and gives way first."""
+        networks = self.stack.container("edge").attrs["NetworkSettings"]["Networks"]
+        return networks[f"{self.stack.name}_edge"]["IPAddress"]
 
     def connect(self, **options: Any) -> ClientConnection:
         """Connect as a page of the allowed origin, or as `options` say."""
@@ -326,11 +336,9 @@ def many_files() -> Iterator[None]:
 def test_thousands_without_a_key_take_nothing_from_who_speaks(edge, begin, count):
     """None is open after 15 s, the edge lives, its log stays small, and the speaker is accepted."""
     container, began = edge.stack.container("edge"), time.time()
-    # By the container's own address: Docker's proxy on loopback would be the first to give way.
-    address = container.attrs["NetworkSettings"]["Networks"][f"{edge.stack.name}_edge"]["IPAddress"]
     with edge.connect(**with_key()) as client, ThreadPoolExecutor(OPENERS) as openers:
         client.recv(ANSWER_SECONDS)
-        held = (held_open, address, begin, count // OPENERS)
+        held = (held_open, edge.address, begin, count // OPENERS)
         attacks = [openers.submit(*held) for _ in range(OPENERS)]
         chunks = 0
         while wait(attacks, timeout=0.2).not_done:
@@ -347,6 +355,54 @@ def test_thousands_without_a_key_take_nothing_from_who_speaks(edge, begin, count
     memory = container.stats(stream=False)["memory_stats"]
     most = memory.get("max_usage", memory["usage"]) >> 20  # of cgroup v2 Docker tells no maximum
     print(f"{count} connections in {time.time() - began:.0f} s: {most} MiB, {lines} lines")  # noqa: T201  # with -rP
+
+
+PING = Frame(Opcode.PING, bytes(125)).serialize(mask=True)
+SPOKEN = Frame(Opcode.BINARY, bytes(640)).serialize(mask=True)
+PINGS, PINGS_A_SECOND, PINGS_AN_UTTERANCE = 420, 18, 100
+"""Just below what the gateway cuts; their pongs are more than the client and the edge can hold."""
+
+
+def unread(edge: Edge, opened: ExitStack) -> None:
+    """Open a session with the least room to receive, and have more sent than fits into it."""
+    plain = opened.enter_context(socket.socket())
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    plain.connect((edge.address, 8443))
+    client = opened.enter_context(TRUSTING.wrap_socket(plain, server_hostname="localhost"))
+    head = (
+        "GET /ws/audio HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    client.sendall(f"{head}Origin: {ORIGIN}\r\nX-API-Key: {KEY}\r\n\r\n".encode())
+    for number in range(PINGS):
+        client.sendall(PING if number % PINGS_AN_UTTERANCE else PING + SPOKEN)
+        time.sleep(1 / PINGS_A_SECOND)
+
+
+def behind(edge: Edge) -> set[str]:
+    """Return the states of the edge's connections to the gateway, as /proc/net/tcp has them."""
+    table = edge.stack.container("edge").exec_run(["cat", "/proc/net/tcp", "/proc/net/tcp6"])
+    rows = [line.split() for line in table.output.decode().splitlines()]
+    return {row[3] for row in rows if row[2].endswith(f":{GATEWAY_PORT:04X}")} - {TIME_WAIT}
+
+
+def test_who_reads_nothing_is_let_go_after_the_gateway_has(edge):
+    """The edge waits to write what the gateway said, and no longer than a session may last."""
+    settings = {"MAX_SESSION_SECONDS": "10", "DELIVERY_TIMEOUT_SECONDS": "1"}
+    recreate(replace(edge.stack, settings=edge.stack.settings | settings))
+    wait_until = retry(
+        retry=retry_if_result(lambda well: not well),
+        stop=stop_after_delay(LET_GO_SECONDS),
+        wait=wait_fixed(0.5),
+    )
+    try:
+        with ExitStack() as opened:
+            unread(edge, opened)
+            assert behind(edge) == {ESTABLISHED}
+            wait_until(lambda: behind(edge) == {CLOSE_WAIT})()
+            wait_until(lambda: behind(edge) == set())()
+    finally:
+        recreate(edge.stack)
 
 
 def test_the_limit_by_address_sees_the_client(edge):
