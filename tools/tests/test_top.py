@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from io import RawIOBase
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 from speech_asr.metrics import Metrics as AsrMetrics
@@ -23,7 +26,7 @@ from speech_gateway.metrics import Metrics as GatewayMetrics
 from speech_lib.kafka.pending import Queued
 from speech_lib.service.health import Health
 from speech_lib.service.ops import OperationsServer
-from speech_tools import metrics_page
+from speech_tools import metrics_page, ops_page
 from speech_tools.metrics_page import Page
 from speech_tools.top import look as top_look
 from speech_tools.top.command import app
@@ -322,6 +325,41 @@ async def test_what_is_no_operations_port_is_told(ops_url):
         closed = await top_look.look(session, f"http://127.0.0.1:{nobody}")
     assert other == Look(other.at, problem="what answers is not an operations port")
     assert closed == Look(closed.at, problem="cannot be reached")
+
+
+LABELS = ",".join(f'l{number}=""' for number in range(20_000))
+HOSTILE_PAGES = {
+    "a line of labels": f"m{{{LABELS}}} 1\n",
+    "a value of escapes": 'm{a="' + '\\"' * 100_000 + '"} 1\n',
+    "a line behind other ends of lines": f"a 1\u2028\x0b\x85m{{{LABELS}}} 1\n",
+    "a help of 200 kB": "# HELP m " + "h" * 200_000 + "\nm 1\n",
+}
+
+
+@pytest.mark.parametrize("page", HOSTILE_PAGES.values(), ids=HOSTILE_PAGES)
+def test_a_page_that_would_take_long_to_read_is_not_read(page: str):
+    """The parser's time grows with the square of a line: it held the screen for seconds."""
+    with pytest.raises(ValueError, match="a line of more than 1000 characters"):
+        metrics_page.read(page)
+
+
+@pytest.mark.anyio
+async def test_a_page_without_end_is_cut():
+    """Whatever its size, it is read no further than some pages of ours."""
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await answer.write(b"a 1\n" * 1_000)
+        return answer
+
+    served = web.Application()
+    served.add_routes([web.get("/metrics", endless), web.get("/readyz", endless)])
+    async with TestServer(served) as server, aiohttp.ClientSession() as session:
+        _, text = await ops_page.get(session, str(server.make_url("/metrics")), {200}, 5)
+    assert 0 < len(text) <= 2 * ops_page.MAX_BYTES
 
 
 # How it ends

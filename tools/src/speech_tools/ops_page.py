@@ -7,8 +7,9 @@ from collections.abc import Collection
 
 import aiohttp
 
-MAX_BYTES = 1 << 20
-"""Far more than any page of ours has: what answers may be something else."""
+MAX_BYTES = 1 << 18
+"""More than ten times as much as any page of ours has: what answers may be something else, and a
+megabyte of metrics takes a second to read."""
 
 
 async def get(
