@@ -9,23 +9,15 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
-import socket
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
-    InvalidHandshake,
-    InvalidMessage,
-    InvalidStatus,
-    InvalidURI,
 )
 
-from speech_tools import answers
+from speech_tools import answers, connection
 from speech_tools.answers import SUBPROTOCOL, AnswerError, Frame
 from speech_tools.audio import BYTES_PER_SECOND
 from speech_tools.pace import Limits, Pace
@@ -55,7 +47,6 @@ __all__ = [
     "stream",
 ]
 
-OPEN_TIMEOUT_SECONDS = 10.0
 ANSWER_TIMEOUT_SECONDS = 60.0
 """For the greeting, and from the end of the sending to the final message."""
 
@@ -63,7 +54,8 @@ _CLIENTS_FAULT = frozenset({1002, 1003, 1007, 1008, 1009})  # RFC 6455 section 7
 _SERVERS_FAULT = frozenset({1002, 1007, 1009})
 """What our own side closes with where the frames of the other one cannot be taken."""
 
-CLOSE_TIMEOUT_SECONDS = 5.0
+MAX_MESSAGES = 100
+"""Of a connection. A gateway sends three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,59 +133,12 @@ async def stream(
     Raises:
         StreamError: if there is no final message; its kind says why.
     """
-    async with await _connect(check_url(url, {"language": language})) as connection:
-        return await _Utterance(connection, pcm, hooks or Hooks()).speak(paced=paced)
-
-
-class _ConnectOnce(connect):
-    """Connects where it was told to, and nowhere that a server sends it."""
-
-    def process_redirect(self, exc: Exception) -> Exception | str:
-        """Take a redirect for the refusal that it is: somebody else would get the audio."""
-        return exc
-
-
-async def _connect(url: str) -> ClientConnection:
-    where = urlsplit(url).netloc.rpartition("@")[2]
-    try:
-        return await _ConnectOnce(
-            url,
-            subprotocols=[SUBPROTOCOL],  # type: ignore[list-item] # a NewType of str
-            compression=None,
-            open_timeout=OPEN_TIMEOUT_SECONDS,
-            proxy=None,  # the gateway is on a trusted network, not behind the way out
-        )
-    except InvalidStatus as error:
-        raise _refusal(error) from None
-    except InvalidURI:
-        raise WrongUrl(f"{url}: expected ws://HOST:PORT/ws/audio (or wss://)") from None
-    except (InvalidMessage, EOFError):
-        raise NotAGateway(f"what answers at {where} is not a WebSocket server") from None
-    except InvalidHandshake as error:
-        raise NotAGateway(f"the handshake with {where} failed: {error}") from None
-    except TimeoutError:
-        raise Unreachable(f"no answer from {where} in {OPEN_TIMEOUT_SECONDS:g} s") from None
-    except (OSError, UnicodeError) as error:
-        raise Unreachable(f"cannot connect to {where}: {_why(error)}") from None
-
-
-def _why(error: Exception) -> str:
-    match error:
-        case ssl.SSLError():
-            return "it does not speak TLS, or its certificate is not trusted"
-        case socket.gaierror() | UnicodeError():
-            return "the host name is not known"
-        case OSError(errno=int(number)):
-            return os.strerror(number).lower()
-        case _:  # asyncio's sum of several addresses has no errno
-            return "no address of the host takes the connection"
-
-
-def _refusal(error: InvalidStatus) -> Refused:
-    """Read the JSON body of a refusal; a proxy's has none."""
-    response = error.response
-    told = answers.refusal(bytes(response.body or b""))
-    return Refused(response.status_code, *(told or (response.reason_phrase, "")))
+    async with await connection.open_at(check_url(url, {"language": language})) as opened:
+        try:
+            return await _Utterance(opened, pcm, hooks or Hooks()).speak(paced=paced)
+        except NotAGateway:
+            opened.transport.abort()  # it need not agree to the end
+            raise
 
 
 @contextlib.contextmanager
@@ -207,8 +152,8 @@ def _judged() -> Iterator[None]:
 class _Utterance:
     """One connection from the greeting to the close."""
 
-    def __init__(self, connection: ClientConnection, pcm: bytes, hooks: Hooks) -> None:
-        self._connection = connection
+    def __init__(self, opened: connection.Connection, pcm: bytes, hooks: Hooks) -> None:
+        self._connection = opened
         self._pcm = pcm
         self._hooks = hooks
         self._sent = 0
@@ -240,7 +185,7 @@ class _Utterance:
             listener.cancel()
             await asyncio.gather(sender, listener, return_exceptions=True)
         with contextlib.suppress(TimeoutError):  # the close is the gateway's to begin
-            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+            async with asyncio.timeout(connection.CLOSE_TIMEOUT_SECONDS):
                 await self._connection.wait_closed()
         return Outcome(
             final,
@@ -278,7 +223,7 @@ class _Utterance:
 
     async def _listen(self) -> Frame:
         """Return the final message."""
-        while True:
+        for _ in range(MAX_MESSAGES):
             frame = await self._receive()
             with _judged():
                 final = answers.is_final(frame, self._correlation_id)
@@ -287,6 +232,7 @@ class _Utterance:
                 return frame
             if frame.get("status") == "draining":
                 self._hurry.set()  # a recording need not wait for its own sound
+        raise NotAGateway("what answers sends messages without end")
 
     async def _receive(self) -> Frame:
         try:
@@ -298,6 +244,8 @@ class _Utterance:
 
     def _ended(self, closed: ConnectionClosed) -> StreamError:
         """Return what to make of a connection that ended before the final message."""
+        if self._connection.floods:
+            return NotAGateway("what answers sends pings without end")
         if closed.sent and not closed.rcvd_then_sent and closed.sent.code in _SERVERS_FAULT:
             return NotAGateway("what answers breaks the WebSocket protocol")
         code = self._connection.close_code or 1006
