@@ -13,8 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-import stream
-from speech_tools import connection
+from speech_tools import connection, stream
 from support.scripted_gateway import CORRELATION_ID, LIMITS
 from typer.testing import CliRunner
 from websockets.frames import Frame, Opcode
