@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 from speech_asr.settings import AsrSettings
-from speech_gateway.config import GatewaySettings
+from speech_gateway.settings import GatewaySettings
 from speech_lib.service.config import EnvironmentSettings
 from speech_lib.service.setting_types import Reads
 from speech_lib.topics import TopicsEnvironment

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from speech_gateway.config import GatewaySettings
 from speech_gateway.handshake import Refusal
+from speech_gateway.settings import GatewaySettings
 from speech_gateway.testing import CONFIG, RawClient, raw_client, request, run_server
 from speech_lib.errors import ConfigError
 

@@ -27,10 +27,10 @@ from speech_lib.telemetry.export import open_spans
 
 from speech_gateway import __version__
 from speech_gateway.admission import Admission
-from speech_gateway.config import GatewaySettings
 from speech_gateway.metrics import Metrics
 from speech_gateway.publisher import CLIENT_ID, Publisher
 from speech_gateway.server import GatewayServer, ServerConfig
+from speech_gateway.settings import GatewaySettings
 
 SERVICE_NAME = "gateway"
 _CLOSE_SECONDS = 2.0
