@@ -21,7 +21,7 @@ from opentelemetry.semconv.attributes import (
 )
 from speech_asr import __version__ as asr_version
 from speech_gateway import __version__ as gateway_version
-from speech_gateway import report
+from speech_gateway import session_report
 from speech_lib.kafka.producer import RecordProducer
 from speech_lib.kafka.records import Record, Stored
 from speech_lib.kafka.settings import KafkaSettings
@@ -32,7 +32,7 @@ from support.otlp_receiver import Collector, ReceivedSpan, collector
 from websockets.asyncio.client import connect
 
 GO_FORWARD = Path(__file__).parent.parent / "samples" / "go-forward-ten-meters.raw"
-DESCRIBED_IN = (Path(described.__file__), Path(report.__file__))
+DESCRIBED_IN = (Path(described.__file__), Path(session_report.__file__))
 ATTRIBUTE = re.compile(r'"((?:messaging|http|url|network|server|error)\.[a-z_.]+)"')
 CLIENTS_TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CLIENTS_SPAN = "00f067aa0ba902b7"

@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from speech_gateway.connection import GatewayConnection
 from speech_gateway.conversation import Conversation
 from speech_gateway.errors import Ending, NotStored
-from speech_gateway.report import LineBudget
 from speech_gateway.session import Close, Publish, Receipt, Reply, Session, State
+from speech_gateway.session_report import LineBudget
 from speech_gateway.testing import (
     CONFIG,
     LIMITS,

@@ -1,8 +1,8 @@
 """The gateway's metrics, in Prometheus' conventions. Read on `/metrics`.
 
-Written by `report` at the end of each session and by the server; what is a state rather than an
-event is asked for when the page is read (`watch`, called by `__main__`). Memory, processor time and
-open files of the process are told by the library's own collector.
+`session_report` writes them at the end of each session, and the server at each refusal. States (is
+it ready, what is queued) are read when the page is read: `__main__` connects them by `watch`. The
+Prometheus library itself reports memory, processor time and open files of the process.
 
 Every label value comes from a closed list of ours, never from a client. All of them are there from
 the start, at 0, so that the first one of a kind shows as an increase.

@@ -26,7 +26,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
-from speech_gateway import handshake, report, wav
+from speech_gateway import handshake, session_report, wav
 from speech_gateway.admission import (
     Admission,
     Networks,
@@ -43,8 +43,8 @@ from speech_gateway.handshake import Refusal
 from speech_gateway.messages import SUBPROTOCOL, Limits
 from speech_gateway.metrics import Metrics
 from speech_gateway.rates import AddressBuckets
-from speech_gateway.report import LineBudget
 from speech_gateway.session import Session
+from speech_gateway.session_report import LineBudget
 
 _SWITCHING_PROTOCOLS = 101
 _ACCEPTED_AT_ONCE = 3
@@ -216,7 +216,7 @@ class GatewayServer:
     ) -> Response:
         answer = refusal.value
         self.metrics.refusals.labels(answer.code).inc()
-        report.write_refusal_within(self._refusal_lines, time.monotonic(), answer.code)
+        session_report.write_refusal_within(self._refusal_lines, time.monotonic(), answer.code)
         response = connection.respond(answer.status, answer.body().decode())
         del response.headers["Content-Type"]
         response.headers.update([("Content-Type", "application/json"), *answer.headers])
@@ -258,9 +258,10 @@ class GatewayServer:
     def _note_end(self, conversation: Conversation, address: str) -> None:
         self._conversations.discard(conversation)
         self.metrics.sessions_live.dec()
-        report.count(conversation, self.metrics)
-        report.write_line_within(self._session_lines, time.monotonic(), conversation, address)
-        report.record_span(conversation, self.spans, self._port)
+        session_report.count(conversation, self.metrics)
+        now = time.monotonic()
+        session_report.write_line_within(self._session_lines, now, conversation, address)
+        session_report.record_span(conversation, self.spans, self._port)
 
     def _context(self, connection: GatewayConnection) -> Context:
         request = connection.request

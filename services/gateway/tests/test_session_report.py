@@ -2,7 +2,7 @@
 
 import pytest
 from speech_gateway.errors import Failure, NotStored
-from speech_gateway.report import LineBudget, cut, write_line_within, write_refusal_within
+from speech_gateway.session_report import LineBudget, cut, write_line_within, write_refusal_within
 from speech_gateway.testing import hear, run_server, until
 from speech_lib.testing.spans import KeptSpans
 from structlog.testing import capture_logs
