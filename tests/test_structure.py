@@ -20,7 +20,7 @@ MEMBERS = {
 }
 SERVICES = ("speech_gateway", "speech_asr")
 
-WEBSOCKETS = {"speech_gateway.server", "speech_gateway.connection", "speech_gateway.conversation"}
+WEBSOCKETS = {"speech_gateway.server", "speech_gateway.connection", "speech_gateway.driver"}
 KAFKA_CLIENTS = {
     "Producer": {"speech_lib.kafka.generation"},
     "Consumer": {"speech_lib.kafka.claims", "speech_lib.kafka.consumer", "speech_lib.kafka.peek"},

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from speech_gateway.connection import GatewayConnection
-from speech_gateway.conversation import Conversation
+from speech_gateway.driver import SessionDriver
 from speech_gateway.errors import Ending, NotStored
 from speech_gateway.session import Close, Publish, Receipt, Reply, Session, State
 from speech_gateway.session_report import LineBudget
@@ -200,7 +200,7 @@ def prepare(server: RunningServer, store: str) -> None:
 
 def holds_nothing(server: RunningServer) -> bool:
     gateway = server.gateway
-    return not (server.live or gateway._conversations or len(gateway._handshakes))
+    return not (server.live or gateway._drivers or len(gateway._handshakes))
 
 
 async def meet(crowd: Crowd, met: Met) -> None:
@@ -260,7 +260,7 @@ class Loop:
 def alive() -> int:
     """Return how many sessions, connections and tasks there are: they hold the buffers."""
     gc.collect()  # a task whose exception nobody fetched says so when it goes
-    kinds = (Session, Conversation, GatewayConnection, asyncio.Task)
+    kinds = (Session, SessionDriver, GatewayConnection, asyncio.Task)
     return sum(issubclass(type(each), kinds) for each in gc.get_objects())
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speech_gateway.__main__ import admission_of, server_config
-from speech_gateway.conversation import Context
+from speech_gateway.driver import Context
 from speech_gateway.metrics import Metrics
 from speech_gateway.server import GatewayServer
 from speech_gateway.session import Receipt, Utterance

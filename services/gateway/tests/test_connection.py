@@ -22,8 +22,8 @@ from speech_gateway.server import GatewayServer, require_selector_loop
 from speech_gateway.testing import (
     CONFIG,
     LIMITS,
+    FakeStore,
     RunningServer,
-    StoreDouble,
     Switch,
     raw_client,
     run_server,
@@ -264,7 +264,7 @@ async def test_a_slot_is_given_back_whatever_the_library_makes_of_the_end(monkey
                 patched.setattr(ServerConnection, "connection_lost", fail)
                 with pytest.raises(RuntimeError):
                     connection.connection_lost(None)
-            assert slot._holders == 1  # the conversation, which has not ended
+            assert slot._holders == 1  # the driver, which has not ended
             slot.hold()  # the transport is lost once more, in earnest
         await until(lambda: server.live == 0)
 
@@ -287,4 +287,4 @@ async def test_the_server_asks_for_a_loop_that_it_can_use(monkeypatch):
     """It does not listen on another one."""
     monkeypatch.setattr(asyncio, "get_running_loop", Proactor)
     with pytest.raises(ConfigError):
-        await GatewayServer(CONFIG, StoreDouble(), Admission(1, 1), Switch(), Metrics()).start()
+        await GatewayServer(CONFIG, FakeStore(), Admission(1, 1), Switch(), Metrics()).start()

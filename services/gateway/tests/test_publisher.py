@@ -1,7 +1,7 @@
 """An utterance becomes a record, and what the producer says becomes what the client is told."""
 
 import pytest
-from speech_gateway.conversation import Context
+from speech_gateway.driver import Context
 from speech_gateway.errors import Failure, NotStored
 from speech_gateway.publisher import Publisher
 from speech_gateway.session import Receipt, Utterance

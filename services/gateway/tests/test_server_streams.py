@@ -390,11 +390,11 @@ async def test_a_client_that_leaves_after_a_bad_frame_is_noticed():
             (connection,) = server.gateway._server.connections
         async with asyncio.timeout(5):
             await connection.wait_closed()
-        (conversation,) = server.gateway._conversations
-        await until(lambda: conversation.session._peer_gone)
+        (driver,) = server.gateway._drivers
+        await until(lambda: driver.session._peer_gone)
         server.store.release()
         await until(lambda: server.live == 0)
-        assert conversation.close_code is None
+        assert driver.close_code is None
         assert sessions(server, "done", "accepted") == 1
 
 

@@ -76,15 +76,15 @@ def test_refusals_do_not_fill_the_log():
 
 
 async def ended(server, *messages):
-    """Lead one session to its end, and return the conversation."""
+    """Lead one session to its end, and return the driver."""
     async with connect(server.url) as client:
-        await until(lambda: server.gateway._conversations)
-        (conversation,) = server.gateway._conversations
+        await until(lambda: server.gateway._drivers)
+        (driver,) = server.gateway._drivers
         for message in messages:
             await client.send(message)
         await hear(client)
     await until(lambda: server.live == 0)
-    return conversation
+    return driver
 
 
 @pytest.mark.anyio
@@ -95,10 +95,10 @@ async def test_sessions_do_not_fill_the_log():
         stored = await ended(server, bytes(640), '{"event":"done"}')
     budget = LineBudget(0.0)
     with capture_logs() as logs:
-        for conversation in (*[without] * 12, *[stored] * 1_002, without):
-            write_line_within(budget, 0.0, conversation, "192.0.2.77")
-        for conversation in (stored, stored, stored, without):
-            write_line_within(budget, 0.1, conversation, "192.0.2.77")
+        for driver in (*[without] * 12, *[stored] * 1_002, without):
+            write_line_within(budget, 0.0, driver, "192.0.2.77")
+        for driver in (stored, stored, stored, without):
+            write_line_within(budget, 0.1, driver, "192.0.2.77")
     assert [(line["outcome"], line.get("omitted")) for line in logs] == [
         *[("empty_audio", None)] * 10,
         ("accepted", 2),

@@ -18,7 +18,7 @@ library's connection:
   have ended the utterance; then the frame is nobody's concern (`fail`);
 * it gives back its slot when the transport is closed, also where no handler ever ran.
 
-Built by the server through `create_connection=`; read by `conversation.py`.
+Built by the server through `create_connection=`; read by `driver.py`.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         self.stream_ended = asyncio.Event()
         """Set when the stream has ended, although messages may still wait to be received."""
 
-    # What the conversation calls
+    # What the driver calls
 
     async def receive(self) -> str | bytes:
         """Return the next message.

@@ -1,7 +1,7 @@
 """Store utterances on Kafka: make the event, encode it, hand it to the producer.
 
 The one place where a session's utterance becomes a record, and where a delivery error becomes an
-answer to a client. Built by `__main__`, called by `conversation.py`.
+answer to a client. Built by `__main__`, called by `driver.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from speech_lib.kafka.registry import EventSerializer
 from speech_lib.telemetry.spans import Message, NoSpans, Sending, SpanSink, traced
 
 from speech_gateway import wav
-from speech_gateway.conversation import Context
+from speech_gateway.driver import Context
 from speech_gateway.errors import Failure, NotStored
 from speech_gateway.session import Receipt, Utterance
 

@@ -38,7 +38,7 @@ from speech_gateway.connection import (
     WRITE_LIMIT_BYTES,
     GatewayConnection,
 )
-from speech_gateway.conversation import Context, Conversation, Store
+from speech_gateway.driver import Context, SessionDriver, Store
 from speech_gateway.handshake import Refusal
 from speech_gateway.messages import SUBPROTOCOL, Limits
 from speech_gateway.metrics import Metrics
@@ -98,7 +98,7 @@ class GatewayServer:
     _server: Server = field(init=False)
     _handshakes: UnfinishedHandshakes = field(init=False)
     _audio: AddressBuckets = field(init=False)
-    _conversations: set[Conversation] = field(default_factory=set)
+    _drivers: set[SessionDriver] = field(default_factory=set)
     _drain_at: float | None = None
     _all_gone: asyncio.Event = field(default_factory=asyncio.Event)
     _refusal_lines: LineBudget = field(default_factory=lambda: LineBudget(time.monotonic()))
@@ -141,8 +141,8 @@ class GatewayServer:
         """
         self.admission.draining = True
         self._drain_at = deadline if self._drain_at is None else min(deadline, self._drain_at)
-        for conversation in self._conversations:
-            conversation.drain(deadline)
+        for driver in self._drivers:
+            driver.drain(deadline)
         self._note_if_all_gone()
 
     async def close(self) -> None:
@@ -234,9 +234,9 @@ class GatewayServer:
         slot.hold()
         with ExitStack() as held:
             held.callback(slot.release)
-            await self._converse(connection, slot.address, held)
+            await self._drive(connection, slot.address, held)
 
-    async def _converse(self, connection: GatewayConnection, address: str, held: ExitStack) -> None:
+    async def _drive(self, connection: GatewayConnection, address: str, held: ExitStack) -> None:
         """Lead one session to its end; `held` is closed as soon as it holds no audio any more."""
         loop = asyncio.get_running_loop()
         context = self._context(connection)
@@ -247,21 +247,21 @@ class GatewayServer:
             fill_at_limit=self.config.fill_at_limit,
             spend_audio=partial(self._audio.spend, address),
         )
-        conversation = Conversation(connection, session, context, self.store, held.close)
-        self._conversations.add(conversation)
+        driver = SessionDriver(connection, session, context, self.store, held.close)
+        self._drivers.add(driver)
         self.metrics.sessions_live.inc()
         if self._drain_at is not None:
-            conversation.drain(self._drain_at)
-        held.callback(self._note_end, conversation, address)
-        await conversation.run()
+            driver.drain(self._drain_at)
+        held.callback(self._note_end, driver, address)
+        await driver.run()
 
-    def _note_end(self, conversation: Conversation, address: str) -> None:
-        self._conversations.discard(conversation)
+    def _note_end(self, driver: SessionDriver, address: str) -> None:
+        self._drivers.discard(driver)
         self.metrics.sessions_live.dec()
-        session_report.count(conversation, self.metrics)
+        session_report.count(driver, self.metrics)
         now = time.monotonic()
-        session_report.write_line_within(self._session_lines, now, conversation, address)
-        session_report.record_span(conversation, self.spans, self._port)
+        session_report.write_line_within(self._session_lines, now, driver, address)
+        session_report.record_span(driver, self.spans, self._port)
 
     def _context(self, connection: GatewayConnection) -> Context:
         request = connection.request

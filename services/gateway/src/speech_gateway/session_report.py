@@ -14,7 +14,7 @@ from speech_lib.telemetry import spans
 from speech_lib.telemetry.spans import Span, SpanKind, SpanSink
 
 from speech_gateway import wav
-from speech_gateway.conversation import Conversation
+from speech_gateway.driver import SessionDriver
 from speech_gateway.errors import Ending
 from speech_gateway.handshake import PATH
 from speech_gateway.metrics import ACCEPTED, Metrics
@@ -53,52 +53,50 @@ class LineBudget:
         return omitted
 
 
-def count(conversation: Conversation, metrics: Metrics) -> None:
+def count(driver: SessionDriver, metrics: Metrics) -> None:
     """Add a session that has ended to the metrics."""
-    session = conversation.session
+    session = driver.session
     metrics.session_ended(ended_by(session.ending), session.outcome)
-    if conversation.ack_seconds is not None:
-        metrics.store_seconds.observe(conversation.ack_seconds)
+    if driver.ack_seconds is not None:
+        metrics.store_seconds.observe(driver.ack_seconds)
     if session.receipt:
         metrics.audio_bytes.inc(session.audio_bytes)
         metrics.audio_seconds.inc(wav.duration_ms(session.audio_bytes) / 1000)
-    if session.failure and conversation.stored:
-        metrics.delivery_errors.labels(session.failure.value.code, conversation.stored).inc()
+    if session.failure and driver.stored:
+        metrics.delivery_errors.labels(session.failure.value.code, driver.stored).inc()
 
 
-def write_line_within(
-    budget: LineBudget, now: float, conversation: Conversation, client: str
-) -> None:
+def write_line_within(budget: LineBudget, now: float, driver: SessionDriver, client: str) -> None:
     """Write the line about a session, unless there are many; of those that stored, very many."""
-    omitted = budget.take(now, stored=conversation.session.outcome == ACCEPTED)
+    omitted = budget.take(now, stored=driver.session.outcome == ACCEPTED)
     if omitted is not None:
-        write_line(conversation, client, omitted)
+        write_line(driver, client, omitted)
 
 
-def write_line(conversation: Conversation, client: str, omitted: int = 0) -> None:
+def write_line(driver: SessionDriver, client: str, omitted: int = 0) -> None:
     """Write the one line about a session.
 
     Args:
-        conversation: How it was led.
+        driver: The driver of the session, after its end.
         client: The whole address, which is cut here.
         omitted: How many sessions before this one got no line; said where there are any.
     """
-    session, ack = conversation.session, conversation.ack_seconds
+    session, ack = driver.session, driver.ack_seconds
     log.info(
         "session",
         correlation_id=session.correlation_id,
         client=cut(client),
         ended_by=ended_by(session.ending),
         outcome=session.outcome,
-        code=conversation.close_code,
+        code=driver.close_code,
         audio_bytes=session.audio_bytes,
         duration_ms=wav.duration_ms(session.audio_bytes),
-        session_ms=_milliseconds(conversation.age()),
+        session_ms=_milliseconds(driver.age()),
         messages=session.messages,
         partition=session.receipt.partition if session.receipt else None,
         offset=session.receipt.offset if session.receipt else None,
         ack_ms=None if ack is None else _milliseconds(ack),
-        trace_id=conversation.context.trace.trace_id,
+        trace_id=driver.context.trace.trace_id,
         **_omitted(omitted),
     )
 
@@ -114,19 +112,19 @@ def _omitted(lines: int) -> dict[str, int]:
     return {"omitted": lines} if lines else {}
 
 
-def record_span(conversation: Conversation, sink: SpanSink, port: int) -> None:
+def record_span(driver: SessionDriver, sink: SpanSink, port: int) -> None:
     """Record the span of a session, from its handshake until now, by HTTP's conventions."""
-    session, context = conversation.session, conversation.context
+    session, context = driver.session, driver.context
     if not sink.wants(context.trace):
         return
-    end_at = conversation.began_at + conversation.age()
+    end_at = driver.began_at + driver.age()
     sink.record(
         Span(
             name=f"GET {PATH}",
             kind=SpanKind.SERVER,
             context=context.trace,
             parent=context.parent,
-            start_ns=context.nanoseconds(conversation.began_at),
+            start_ns=context.nanoseconds(driver.began_at),
             end_ns=context.nanoseconds(end_at),
             attributes={
                 "http.request.method": "GET",

@@ -18,7 +18,7 @@ from websockets.frames import Frame, Opcode
 
 from speech_gateway import wav
 from speech_gateway.admission import Admission
-from speech_gateway.conversation import Context
+from speech_gateway.driver import Context
 from speech_gateway.handshake import PATH
 from speech_gateway.messages import Limits
 from speech_gateway.metrics import Metrics
@@ -54,7 +54,7 @@ class Published:
         return self.utterance.wav[wav.HEADER_BYTES :]
 
 
-class StoreDouble:
+class FakeStore:
     """A `Store` that keeps what it is given, and answers when and as it is told.
 
     It answers at once, with offsets that count up from 0, unless `hold` was called. `failure` is
@@ -115,7 +115,7 @@ class RunningServer:
     """A server that listens on a port of its own, and everything it was given."""
 
     gateway: GatewayServer
-    store: StoreDouble
+    store: FakeStore
     ready: Switch
     port: int = field(init=False)
 
@@ -149,7 +149,7 @@ async def run_server(
         TimeoutError: if the server does not end, because something leaks.
     """
     admission = Admission(max_connections, max_per_address, sessions_per_second)
-    store, ready = StoreDouble(), Switch()
+    store, ready = FakeStore(), Switch()
     gateway = kind(config, store, admission, ready, Metrics())
     running = RunningServer(gateway, store, ready)
     running.port = await running.gateway.start()

@@ -71,11 +71,11 @@ class Store(Protocol):
         """
 
 
-class Conversation:
+class SessionDriver:
     """One client's session over one connection.
 
     Calls `on_ended` before it closes the connection: the session has ended then and holds no audio.
-    A client that sees the close may come back before this conversation's task has its last turns.
+    A client that sees the close may come back before this driver's task has its last turns.
     """
 
     def __init__(

@@ -41,8 +41,8 @@ async def test_only_the_store_holds_the_audio_while_it_is_stored():
         assert sys.getrefcount(wav) == 3
         # This name, what the double keeps, and the argument.
         assert sys.getrefcount(utterance) == 3
-        (conversation,) = server.gateway._conversations
-        assert conversation.session._buffer == b""
+        (driver,) = server.gateway._drivers
+        assert driver.session._buffer == b""
 
 
 async def test_an_ended_session_is_forgotten():
@@ -50,11 +50,11 @@ async def test_an_ended_session_is_forgotten():
     async with run_server() as server:
         async with connect(server.url) as client:
             await client.recv()
-            (conversation,) = server.gateway._conversations
-            conversation = weakref.ref(conversation)
+            (driver,) = server.gateway._drivers
+            driver = weakref.ref(driver)
         await until(lambda: server.live == 0 and not server.gateway._server.handler_tasks)
         gc.collect()
-        assert conversation() is None
+        assert driver() is None
 
 
 async def test_a_defect_of_a_rule_is_an_internal_error(monkeypatch):
