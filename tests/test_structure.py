@@ -52,6 +52,7 @@ PURE = {
     "speech_gateway.messages",
     "speech_gateway.rates",
     "speech_gateway.session",
+    "speech_gateway.utterance",
     "speech_gateway.wav",
     "speech_asr.engine",
     "speech_asr.errors",

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from speech_gateway.connection import GatewayConnection
 from speech_gateway.driver import SessionDriver
 from speech_gateway.errors import Ending, NotStored
-from speech_gateway.session import Close, Publish, Receipt, Reply, Session, State
+from speech_gateway.session import Close, Publish, Reply, Session, State
 from speech_gateway.session_report import LineBudget
 from speech_gateway.testing import (
     CONFIG,
@@ -35,6 +35,7 @@ from speech_gateway.testing import (
     run_server,
     until,
 )
+from speech_gateway.utterance import Receipt
 from speech_gateway.wav import HEADER_BYTES
 from structlog.testing import capture_logs
 from support.random_clients import (

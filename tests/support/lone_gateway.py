@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speech_gateway.__main__ import admission_of, server_config
-from speech_gateway.driver import Context
 from speech_gateway.metrics import Metrics
 from speech_gateway.server import GatewayServer
-from speech_gateway.session import Receipt, Utterance
 from speech_gateway.settings import GatewaySettings
+from speech_gateway.utterance import Context, Receipt, Utterance
 from speech_lib.service.health import Health
 from speech_lib.service.logs import get_logger
 from speech_lib.service.ops import OperationsServer

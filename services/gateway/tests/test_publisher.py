@@ -1,10 +1,9 @@
 """An utterance becomes a record, and what the producer says becomes what the client is told."""
 
 import pytest
-from speech_gateway.driver import Context
 from speech_gateway.errors import Failure, NotStored
 from speech_gateway.publisher import Publisher
-from speech_gateway.session import Receipt, Utterance
+from speech_gateway.utterance import Context, Receipt, Utterance
 from speech_lib.errors import DeliveryError, RegistryUnavailable
 from speech_lib.events import AudioInput, AudioInputEvent, codec
 from speech_lib.events.schemas import schema_text

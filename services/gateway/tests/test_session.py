@@ -16,12 +16,11 @@ from speech_gateway.session import (
     Actions,
     Close,
     Publish,
-    Receipt,
     Reply,
     Session,
     State,
-    Utterance,
 )
+from speech_gateway.utterance import Receipt, Utterance
 
 CORRELATION_ID = "7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52"
 START = 1000.0  # the session's clock at the handshake

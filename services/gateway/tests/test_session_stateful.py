@@ -25,7 +25,8 @@ from hypothesis.stateful import (
 from speech_gateway import wav
 from speech_gateway.errors import Ending, Failure
 from speech_gateway.messages import Accepted, Draining, Failed, Limits
-from speech_gateway.session import Actions, Close, Publish, Receipt, Reply, Session, Utterance
+from speech_gateway.session import Actions, Close, Publish, Reply, Session
+from speech_gateway.utterance import Receipt, Utterance
 
 STEPS = 25
 ID = "7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52"

@@ -11,11 +11,8 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
-from speech_lib.telemetry.context import TraceContext
 from websockets.exceptions import ConnectionClosed
 
 from speech_gateway.connection import GatewayConnection, StreamEnded
@@ -25,50 +22,15 @@ from speech_gateway.session import (
     Actions,
     Close,
     Publish,
-    Receipt,
     Reply,
     Session,
     State,
-    Utterance,
 )
+from speech_gateway.utterance import Context, Receipt, Store, Utterance
 
 log = structlog.get_logger()
 
 CLOSED_BY_THE_LIBRARY = frozenset({Ending.CHUNK_TOO_LARGE, Ending.PROTOCOL_ERROR})
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What an utterance carries from its handshake to its record.
-
-    Attributes:
-        correlation_id: the server's own, a UUID4.
-        trace: the session's span, in the client's W3C trace or in a new one.
-        language_hint: a BCP 47 tag, where the client gave one.
-        epoch: what to add to the session's clock for seconds since the epoch.
-        parent: the client's span, where it told one.
-    """
-
-    correlation_id: str
-    trace: TraceContext
-    language_hint: str | None
-    epoch: float
-    parent: TraceContext | None = None
-
-    def nanoseconds(self, at: float) -> int:
-        """Return a time on the session's clock as nanoseconds since the epoch."""
-        return round((self.epoch + at) * 1e9)
-
-
-class Store(Protocol):
-    """What stores utterances: `publisher.Publisher` on Kafka, a double in tests."""
-
-    def publish(self, context: Context, utterance: Utterance) -> Awaitable[Receipt]:
-        """Store `utterance`; the result may be awaited without keeping the utterance alive.
-
-        Raises:
-            NotStored: when awaited.
-        """
 
 
 class SessionDriver:

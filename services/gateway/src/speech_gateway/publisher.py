@@ -19,9 +19,8 @@ from speech_lib.kafka.registry import EventSerializer
 from speech_lib.telemetry.spans import Message, NoSpans, Sending, SpanSink, traced
 
 from speech_gateway import wav
-from speech_gateway.driver import Context
 from speech_gateway.errors import Failure, NotStored
-from speech_gateway.session import Receipt, Utterance
+from speech_gateway.utterance import Context, Receipt, Utterance
 
 SOURCE_SERVICE = "gateway"
 CLIENT_ID = "speech-gateway"

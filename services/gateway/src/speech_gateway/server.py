@@ -38,13 +38,14 @@ from speech_gateway.connection import (
     WRITE_LIMIT_BYTES,
     GatewayConnection,
 )
-from speech_gateway.driver import Context, SessionDriver, Store
+from speech_gateway.driver import SessionDriver
 from speech_gateway.handshake import Refusal
 from speech_gateway.messages import SUBPROTOCOL, Limits
 from speech_gateway.metrics import Metrics
 from speech_gateway.rates import AddressBuckets
 from speech_gateway.session import Session
 from speech_gateway.session_report import LineBudget
+from speech_gateway.utterance import Context, Store
 
 _SWITCHING_PROTOCOLS = 101
 _ACCEPTED_AT_ONCE = 3

@@ -30,27 +30,7 @@ from speech_gateway.messages import (
     check_client_message,
 )
 from speech_gateway.rates import TokenBucket
-
-
-@dataclass(frozen=True, slots=True)
-class Utterance:
-    """What is to be published: a whole WAV file, and when it came about on the session's clock."""
-
-    wav: bytes
-    ended_by: str
-    handshake_at: float
-    first_audio_at: float
-    ended_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """Where the broker stored the utterance."""
-
-    event_id: str
-    topic: str
-    partition: int
-    offset: int
+from speech_gateway.utterance import Receipt, Utterance
 
 
 @dataclass(frozen=True, slots=True)

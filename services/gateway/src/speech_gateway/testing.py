@@ -18,12 +18,11 @@ from websockets.frames import Frame, Opcode
 
 from speech_gateway import wav
 from speech_gateway.admission import Admission
-from speech_gateway.driver import Context
 from speech_gateway.handshake import PATH
 from speech_gateway.messages import Limits
 from speech_gateway.metrics import Metrics
 from speech_gateway.server import GatewayServer, ServerConfig
-from speech_gateway.session import Receipt, Utterance
+from speech_gateway.utterance import Context, Receipt, Utterance
 
 LIMITS = Limits(
     max_chunk_bytes=65_536,
