@@ -30,8 +30,6 @@ from speech_gateway.utterance import Context, Receipt, Store, Utterance
 
 log = structlog.get_logger()
 
-CLOSED_BY_THE_LIBRARY = frozenset({Ending.CHUNK_TOO_LARGE, Ending.PROTOCOL_ERROR})
-
 
 class SessionDriver:
     """One client's session over one connection.
@@ -94,7 +92,8 @@ class SessionDriver:
         Known as soon as the session has ended. Where the client has not kept the protocol the
         library closes, before the session knows.
         """
-        if self._closed_with is None and self.session.ending in CLOSED_BY_THE_LIBRARY:
+        ending = self.session.ending
+        if self._closed_with is None and ending is not None and ending.value.closed_by_library:
             sent = self._connection.protocol.close_sent
             return int(sent.code) if sent else None
         return self._closed_with

@@ -43,6 +43,9 @@ class Rule:
         keeps_audio: whether the audio received so far is published.
         retryable: whether the same audio may be sent again with hope.
         message: one sentence for a person.
+        closed_by_library: `websockets` closes the connection itself, with its own reason, so no
+            final message follows.
+        aborts: the gateway closes without waiting for the client's close frame.
     """
 
     code: str
@@ -50,6 +53,8 @@ class Rule:
     keeps_audio: bool
     retryable: bool
     message: str
+    closed_by_library: bool = False
+    aborts: bool = False
 
 
 class Ending(Enum):
@@ -66,14 +71,19 @@ class Ending(Enum):
     AUDIO_FILLED = Rule(
         "audio_too_long", 1009, True, False, "the utterance was cut at the gateway's limit"
     )
-    CHUNK_TOO_LARGE = Rule("chunk_too_large", 1009, False, False, "a message was too large")
-    PROTOCOL_ERROR = Rule("protocol_error", 1002, False, False, "RFC 6455 was not kept")
+    CHUNK_TOO_LARGE = Rule(
+        "chunk_too_large", 1009, False, False, "a message was too large", closed_by_library=True
+    )
+    PROTOCOL_ERROR = Rule(
+        "protocol_error", 1002, False, False, "RFC 6455 was not kept", closed_by_library=True
+    )
     RATE_LIMITED = Rule(
         "rate_limited",
         1008,
         False,
         False,
         "too many control frames, empty messages or tiny fragments",
+        aborts=True,
     )
     INVALID_MESSAGE = Rule("invalid_message", 1003, False, False, "the text message is not known")
     UNSUPPORTED_AUDIO = Rule(

@@ -179,8 +179,8 @@ class Session:
 
     def fail(self, ending: Ending, now: float) -> Actions:
         """End for a reason that the shell found: a broken connection, a flood, a defect."""
-        if ending in {Ending.CHUNK_TOO_LARGE, Ending.PROTOCOL_ERROR}:
-            self._peer_gone = True  # the library has closed it already, with its own reason
+        if ending.value.closed_by_library:
+            self._peer_gone = True
         return self._end(ending, now)
 
     def drain(self, now: float, deadline: float) -> Actions:
@@ -263,8 +263,7 @@ class Session:
             limit,
             observed,
         )
-        abort = ending is Ending.RATE_LIMITED
-        return self._say(failed, Close(rule.close_code, rule.code, abort=abort))
+        return self._say(failed, Close(rule.close_code, rule.code, rule.aborts))
 
     def _judge(self, ending: Ending) -> Ending:
         """Return the ending that the audio deserves: `ending`, unless there is none to keep."""
