@@ -23,6 +23,19 @@ def test_the_address_that_holds_most_loses_its_oldest() -> None:
     assert len(places) == 4
 
 
+def test_an_address_over_its_own_limit_loses_its_oldest() -> None:
+    """Although there are places left for all others."""
+    places: Places[int] = Places(10, limit_each=2)
+    for number, address in enumerate(("honest", "flood", "flood")):
+        places.take(number, address)
+    assert [places.take(3, "flood"), places.take(4, "flood"), places.take(5, "honest")] == [
+        1,
+        2,
+        None,
+    ]
+    assert len(places) == 4
+
+
 def test_of_addresses_that_hold_as_many_the_oldest_goes() -> None:
     """Also where that is as good as any."""
     places: Places[str] = Places(2)

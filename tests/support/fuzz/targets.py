@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import NoReturn
 
 from speech_asr import wav as reader
@@ -137,7 +137,7 @@ def forwarded_for(data: bytes) -> None:
     """Try X-Forwarded-For: an address, or what the connection says; ignored of strangers."""
     peer, *values = data.decode("latin-1").split("\n")
     address = client_address(peer, values, TRUSTED)
-    known = address == peer or ("%" not in address and str(ip_address(address)) == address)
+    known = address == peer or str(ip_network(address)).removesuffix("/32") == address
     _hold(known, "it is no address, or has a zone of the sender's choice")
     alone = client_address(peer, [], TRUSTED)
     _hold(client_address(peer, values, ()) == alone, "a stranger is believed")

@@ -1,6 +1,6 @@
 """Who may come in: an exact count of connections, in all and by address, and of handshakes.
 
-An address is what `client_address` returns: of IPv6 the /64, since one client has all of it.
+An address is what `client_address` returns: of IPv6 the /64, because one client has all of it.
 
 Pure bookkeeping, on the event loop's thread alone. The connection takes a slot before its 101 is
 sent and gives it back when both its transport is closed and its utterance's memory is free.
@@ -9,17 +9,16 @@ sent and gives it back when both its transport is closed and its utterance's mem
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from itertools import count
 from typing import Protocol
 
+from speech_lib.service.places import Places, network_of
+
 from speech_gateway.handshake import Refusal
 from speech_gateway.rates import AddressBuckets
-
-_CLIENT_BITS_OF_IPV6 = 64
-"""RFC 6177: an end site gets a /64 at the least, and any number of addresses with it."""
 
 _MAX_HOPS = 16
 """Proxies of a chain that are looked at: 16 KiB of addresses that are trusted take 0.1 s."""
@@ -101,7 +100,7 @@ class Admission:
         self.on_release()
 
 
-class Abortable(Protocol):
+class Abortable(Hashable, Protocol):
     """A connection whose handshake may be cut short."""
 
     def abort(self) -> None:
@@ -111,8 +110,8 @@ class Abortable(Protocol):
 class UnfinishedHandshakes:
     """Bounds the handshakes that have not finished, in all and by address.
 
-    Over either bound, the oldest of the address that holds most is aborted. So who opens
-    connections without end aborts its own, and a client with a long round trip keeps its time.
+    Over either bound, the address that holds most loses its oldest, which is aborted. So a client
+    that opens connections without end aborts its own. One with a long round trip keeps its time.
     """
 
     def __init__(
@@ -121,64 +120,48 @@ class UnfinishedHandshakes:
         """Begin with none.
 
         Args:
-            trusted: the proxies' networks. What comes through a proxy cannot be told apart before
-                its head is there, so each of its connections counts as an address of its own.
-            limit: handshakes at once.
-            limit_per_address: handshakes at once from one address.
+            trusted: The proxies' networks. The clients behind a proxy cannot be told apart before
+                their heads are there, so each of its connections counts as an address of its own.
+            limit: Handshakes at once.
+            limit_per_address: Handshakes at once from one address.
         """
         self._trusted = trusted
-        self._limit = limit
-        self._limit_per_address = limit_per_address
-        self._address_of: dict[Abortable, str] = {}
-        self._of_address: dict[str, dict[Abortable, None]] = {}
-        """Each in order of arrival."""
+        self._places: Places[Abortable] = Places(limit, limit_per_address)
+        self._closed = False
         self._numbers = count()
 
     def __len__(self) -> int:
-        return len(self._address_of)
+        return len(self._places)
 
     def begin(self, connection: Abortable, peer: str) -> None:
-        """Take note of a new connection from the address `peer`."""
-        address = self._counted(peer)
-        self._address_of[connection] = address
-        held = self._of_address.setdefault(address, {})
-        held[connection] = None
-        if len(held) > self._limit_per_address or len(self) > self._limit:
-            self._abort(self._oldest_of_most())
+        """Count a new connection from the address `peer`."""
+        if self._closed:
+            connection.abort()
+            return
+        displaced = self._places.take(connection, self._counted(peer))
+        if displaced is not None:
+            displaced.abort()
+
+    def end(self, connection: Abortable) -> None:
+        """Stop counting a handshake that has finished or failed; twice does no harm."""
+        self._places.leave(connection)
 
     def abort_all(self) -> None:
         """Abort every handshake that has not finished, and each that begins from now on."""
-        self._limit = 0
-        while self._address_of:
-            self._abort(next(iter(self._address_of)))
-
-    def end(self, connection: Abortable) -> None:
-        """Take note that a handshake has finished or failed; twice does no harm."""
-        address = self._address_of.pop(connection, None)
-        if address is None:
-            return
-        held = self._of_address[address]
-        del held[connection]
-        if not held:
-            del self._of_address[address]
-
-    def _abort(self, connection: Abortable) -> None:
-        self.end(connection)
-        connection.abort()
-
-    def _oldest_of_most(self) -> Abortable:
-        most = max(self._of_address, key=lambda address: len(self._of_address[address]))
-        return next(iter(self._of_address[most]))
+        self._closed = True
+        for connection in self._places:
+            self._places.leave(connection)
+            connection.abort()
 
     def _counted(self, peer: str) -> str:
         address = _parse(peer)
         if address is not None and _is_trusted(address, self._trusted):
-            return f"{peer} {next(self._numbers)}"
-        return client_address(peer, (), ())
+            return f"proxied {next(self._numbers)}"
+        return peer
 
 
 def client_address(peer: str, forwarded_for: Sequence[str], trusted: Networks) -> str:
-    """Return the address to count a client by; of IPv6 the first of its /64.
+    """Return the address to count a client by; of IPv6 its /64 (`network_of`).
 
     Goes through X-Forwarded-For from its end, where the nearest proxy wrote, and stops at the
     first address that is not a trusted proxy's own. Without trusted proxies the header is ignored,
@@ -199,7 +182,7 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Networks) -
         if hop is None:
             break
         address = hop
-    return str(_first_of_client(address))
+    return network_of(str(address))
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
@@ -210,14 +193,6 @@ def _parse(text: str) -> IPv4Address | IPv6Address | None:
         return None
     # ::ffff:10.0.0.1 and 10.0.0.1 are one client to a socket that listens on both.
     return getattr(address, "ipv4_mapped", None) or address
-
-
-def _first_of_client(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return the address that stands for all that one client can take as its own."""
-    if isinstance(address, IPv4Address):
-        return address
-    others = address.max_prefixlen - _CLIENT_BITS_OF_IPV6
-    return IPv6Address(int(address) >> others << others)
 
 
 def _is_trusted(address: IPv4Address | IPv6Address, trusted: Networks) -> bool:

@@ -78,7 +78,7 @@ def write_line(driver: SessionDriver, client: str, omitted: int = 0) -> None:
 
     Args:
         driver: The driver of the session, after its end.
-        client: The whole address, which is cut here.
+        client: The address that the client was counted by; it is cut here.
         omitted: How many sessions before this one got no line; said where there are any.
     """
     session, ack = driver.session, driver.ack_seconds
@@ -153,9 +153,13 @@ def ended_by(ending: Ending | None) -> str:
 
 @lru_cache(maxsize=1024)  # it would be a quarter of what the line costs
 def cut(address: str) -> str:
-    """Return the network of a client, so that no line names a person: /24, or /48 of IPv6."""
+    """Return the network of a client, so that no line names a person: /24, or /48 of IPv6.
+
+    Args:
+        address: As `client_address` returns it: an IPv4 address, or the /64 of an IPv6 one.
+    """
     try:
-        whole = ip_address(address)
+        whole = ip_address(address.partition("/")[0])
     except ValueError:
         return _UNKNOWN_CLIENT
     kept = _KEPT_BITS[whole.version]

@@ -1,10 +1,12 @@
 """A bound on how many connections are held, which no single address can use up against the others.
 
-Pure. Where all places are taken, whoever comes next gets one: the address that holds most loses its
-oldest. So a client with one connection is never displaced by another address that has two.
+Pure. The operations port holds its connections by it, and the gateway the handshakes that have not
+finished. Whoever comes next always gets a place. Over a limit, the address that holds most loses
+its oldest. So a client with one connection is never displaced by an address that has two.
 """
 
 import ipaddress
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
@@ -15,10 +17,11 @@ HolderT = TypeVar("HolderT", bound=Hashable)
 
 
 class Places(Generic[HolderT]):
-    """At most `limit` holders, each with the address that it came from."""
+    """At most `limit` holders in all, and `limit_each` of one address."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, limit_each: float = math.inf) -> None:
         self._limit = limit
+        self._limit_each = limit_each
         self._held: dict[HolderT, str] = {}  # in the order in which they came
 
     def __len__(self) -> int:
@@ -30,17 +33,17 @@ class Places(Generic[HolderT]):
         return iter(tuple(self._held))
 
     def take(self, holder: HolderT, address: str) -> HolderT | None:
-        """Give `holder` a place, and return who has lost one for it; the caller owes him a cut.
+        """Give `holder` a place; return who has lost one for it, whom the caller must cut.
 
         Args:
             holder: Whoever gives the place back by `leave`.
             address: Where it comes from; addresses of IPv6 count by /64.
         """
         self._held[holder] = network_of(address)
-        if len(self._held) <= self._limit:
-            return None
         counts = Counter(self._held.values())
         most = max(counts.values())
+        if len(self._held) <= self._limit and most <= self._limit_each:
+            return None
         lost = next(each for each, network in self._held.items() if counts[network] == most)
         del self._held[lost]
         return lost
