@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from speech_asr.metrics import Metrics as AsrMetrics
 from speech_gateway.metrics import Metrics as GatewayMetrics
-from speech_lib.kafka.pending import Queued
+from speech_lib.kafka.producer import Queued
 from support import promtool
 
 

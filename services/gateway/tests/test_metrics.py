@@ -8,7 +8,7 @@ from speech_gateway.errors import Failure, NotStored
 from speech_gateway.handshake import Refusal
 from speech_gateway.metrics import Metrics
 from speech_gateway.testing import Switch, hear, run_server, until
-from speech_lib.kafka.pending import Queued
+from speech_lib.kafka.producer import Queued
 from websockets.asyncio.client import connect
 
 

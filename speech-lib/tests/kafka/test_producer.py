@@ -15,8 +15,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer
 from speech_lib.errors import BrokerUnavailable, DeliveryError, TopicMissing
 from speech_lib.kafka.delivery import delivery_error, producer_config, tried_once
-from speech_lib.kafka.pending import Queued
-from speech_lib.kafka.producer import RecordProducer
+from speech_lib.kafka.producer import Queued, RecordProducer
 from speech_lib.kafka.records import Record, Stored
 from speech_lib.kafka.settings import MAX_RECORD_BYTES, KafkaSettings
 from speech_lib.testing.mock_cluster import MockCluster

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from speech_lib.kafka.pending import Queued
+from speech_lib.kafka.producer import Queued
 from speech_lib.telemetry.process_metrics import process_metrics
 
 from speech_gateway import __version__

@@ -36,6 +36,8 @@ from speech_lib.kafka.records import Record, Stored
 from speech_lib.kafka.requeue import Requeue, TakenBack
 from speech_lib.kafka.settings import KafkaSettings
 
+__all__ = ["ANSWER_SECONDS", "Queued", "RecordProducer"]
+
 ANSWER_SECONDS = 2.0
 """What an answer may take beyond the delivery timeout."""
 
