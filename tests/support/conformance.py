@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from speech_gateway.connection import GatewayConnection, StreamEnded
-from speech_gateway.errors import Ending
+from speech_gateway.connection import GatewayConnection
+from speech_gateway.errors import Ending, StreamEnded
 from speech_gateway.server import GatewayServer
 from speech_gateway.testing import run_server
 from websockets.asyncio.server import ServerConnection

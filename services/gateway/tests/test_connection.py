@@ -14,9 +14,8 @@ from speech_gateway.connection import (
     PARSED_BYTES,
     READ_BYTES,
     GatewayConnection,
-    StreamEnded,
 )
-from speech_gateway.errors import Ending
+from speech_gateway.errors import Ending, StreamEnded
 from speech_gateway.metrics import Metrics
 from speech_gateway.server import GatewayServer, require_selector_loop
 from speech_gateway.testing import (

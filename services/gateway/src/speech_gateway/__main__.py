@@ -1,7 +1,7 @@
 """Run the gateway: `python -m speech_gateway`, configured by the environment alone.
 
-The composition root: the only module that knows every other one. `main` reads the settings, `run`
-lives.
+The composition root: only this module knows every other one. `main` reads the settings, and `run`
+is the life of the service.
 """
 
 import asyncio
@@ -46,12 +46,12 @@ def main() -> int:
 async def run(settings: GatewaySettings, signals: StopSignals) -> None:
     """Serve until a signal asks to drain, and drain.
 
-    It listens at once, so that clients that come before the broker does are told to try again.
+    It listens at once, so that clients that come before the broker learn to try again.
 
     Raises:
-        ConfigError: an address cannot be listened on, or spans cannot be exported.
-        SchemaRefused, SchemaNotFound: the registry will not have the schema of the event.
-        TopicMissing: the topic may not be used.
+        ConfigError: An address cannot be listened on, or spans cannot be exported.
+        SchemaRefused, SchemaNotFound: The registry does not take the schema of the event.
+        TopicMissing: The topic is not there, or may not be used.
     """
     clock = asyncio.get_running_loop().time
     health = Health(("broker", "schema"), clock())
@@ -78,7 +78,7 @@ async def run(settings: GatewaySettings, signals: StopSignals) -> None:
 
 
 def admission_of(settings: GatewaySettings) -> Admission:
-    """Return who may come in by the settings."""
+    """Return the admission that the settings ask for."""
     return Admission(
         settings.max_connections,
         settings.max_connections_per_address,
@@ -87,7 +87,7 @@ def admission_of(settings: GatewaySettings) -> Admission:
 
 
 def server_config(settings: GatewaySettings) -> ServerConfig:
-    """Return what the server is told of the settings."""
+    """Return the part of the settings that the server needs."""
     return ServerConfig(
         host=settings.host,
         port=settings.port,
@@ -103,7 +103,7 @@ def server_config(settings: GatewaySettings) -> ServerConfig:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What stores utterances."""
+    """What `run` needs to store utterances."""
 
     producer: RecordProducer
     serializer: EventSerializer[AudioInputEvent]
@@ -148,7 +148,7 @@ async def _listen(
 
 
 async def _close(server: GatewayServer) -> None:
-    """Close the server, whether it has been drained or an error ends the service."""
+    """Close the server, after a drain or after an error."""
     server.drain(asyncio.get_running_loop().time())
     await server.close()
 
@@ -189,7 +189,7 @@ async def _drain(
     signals: StopSignals,
     clock: Callable[[], float],
 ) -> None:
-    """Let those who speak end in time; a second signal makes that now."""
+    """Give clients `seconds` to end; a second signal ends them now."""
     health.drain(clock())
     _log.info("draining", seconds=seconds)
     server.drain(clock() + seconds)

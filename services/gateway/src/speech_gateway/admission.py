@@ -1,9 +1,8 @@
 """Who may come in: an exact count of connections, in all and by address, and of handshakes.
 
-An address is what `client_address` returns: of IPv6 the /64, because one client has all of it.
-
-Pure bookkeeping, on the event loop's thread alone. The connection takes a slot before its 101 is
-sent and gives it back when both its transport is closed and its utterance's memory is free.
+Pure bookkeeping on the event loop's thread, used by the server. An address is what `client_address`
+returns: of IPv6 the /64, because one client has all of it. The server takes a slot just before it
+sends the 101. The slot is free when the transport is closed and the utterance's memory is free.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from speech_gateway.handshake import Refusal
 from speech_gateway.rates import AddressBuckets
 
 _MAX_HOPS = 16
-"""Proxies of a chain that are looked at: 16 KiB of addresses that are trusted take 0.1 s."""
+"""How many proxies of a chain are read: 16 KiB of trusted addresses would take 0.1 s."""
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -40,11 +39,11 @@ class Slot:
         return self._holders == 0
 
     def hold(self) -> None:
-        """Keep the slot for one more reason; each `hold` owes a `release`."""
+        """Keep the slot for one more reason; each `hold` needs a `release`."""
         self._holders += 1
 
     def release(self) -> None:
-        """Let go of the slot; the last one gives it back."""
+        """Drop one reason; the last one frees the slot."""
         self._holders -= 1
         if self._holders == 0:
             self._admission._give_back(self)  # noqa: SLF001 - the two are one piece
@@ -71,12 +70,12 @@ class Admission:
         self._opened = AddressBuckets(self.sessions_per_second, self.sessions_per_second)
 
     def admit(self, address: str, now: float, *, ready: bool) -> Slot | Refusal:
-        """Take a slot for `address`, or say why not.
+        """Take a slot for `address`, or return why not.
 
         Args:
-            address: the client's, as `client_address` finds it.
-            now: the time, on any clock in seconds that does not run backwards.
-            ready: whether the gateway can store audio.
+            address: The client's, as `client_address` returns it.
+            now: The time, on any clock in seconds that does not run backwards.
+            ready: Whether the gateway can store audio.
         """
         if self.draining:
             return Refusal.DRAINING
@@ -101,7 +100,7 @@ class Admission:
 
 
 class Abortable(Hashable, Protocol):
-    """A connection whose handshake may be cut short."""
+    """A connection whose handshake may be aborted."""
 
     def abort(self) -> None:
         """Close the transport at once."""
@@ -163,15 +162,15 @@ class UnfinishedHandshakes:
 def client_address(peer: str, forwarded_for: Sequence[str], trusted: Networks) -> str:
     """Return the address to count a client by; of IPv6 its /64 (`network_of`).
 
-    Goes through X-Forwarded-For from its end, where the nearest proxy wrote, and stops at the
-    first address that is not a trusted proxy's own. Without trusted proxies the header is ignored,
-    because anybody can write it. An entry that is no address ends the search: what stands before
-    it is hearsay.
+    Reads X-Forwarded-For from its end, where the nearest proxy wrote, and stops at the first
+    address that is not a trusted proxy's. Without trusted proxies it ignores the header, because
+    anybody can write it. An entry that is no address ends the search: nobody vouches for what
+    stands before it.
 
     Args:
-        peer: the address of the TCP connection.
-        forwarded_for: all values of the X-Forwarded-For header, in order.
-        trusted: the proxies' networks (`TRUSTED_PROXIES`).
+        peer: The address of the TCP connection.
+        forwarded_for: All values of the X-Forwarded-For header, in order.
+        trusted: The proxies' networks (`TRUSTED_PROXIES`).
     """
     address = _parse(peer)
     if address is None:
@@ -187,7 +186,7 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Networks) -
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        # A zone (fe80::1%eth0) is the sender's to choose, and would make one client look like many.
+        # The sender chooses the zone (fe80::1%eth0), so it could make one client look like many.
         address = ip_address(text.partition("%")[0])
     except ValueError:
         return None

@@ -1,24 +1,22 @@
-"""One WebSocket connection: `websockets`' own, made fair and quick to tell how it ended.
+"""One WebSocket connection: `websockets`' own, with bounds on what one client can cost.
 
-The only place that leans on the insides of `websockets` (`recv_messages`, `process_event`,
-`data_received`, `send_data`, `protocol.fail`, `protocol.parser`); `tests/test_connection_pins.py`
-pins each. What it adds to the
+The server builds it through `create_connection=`, and the driver reads from it. It alone uses the
+insides of `websockets` (`recv_messages`, `process_event`, `data_received`, `send_data`,
+`protocol.fail`, `protocol.parser`); `tests/test_connection_pins.py` pins each. It adds to the
 library's connection:
 
-* it bounds the head of a request before the library parses it (100 lines of 8 KiB, a hundred times
-  at once, are more memory than the container has);
-* it reads 16 KiB at a time and parses 2 KiB of that, so that a client that floods tiny frames
-  (43,000 fit into asyncio's own 256 KiB) cannot hold the loop for long, and is cut soon;
-* control frames, empty messages and tiny fragments have a budget: the library answers the first
-  unseen, and no other limit counts the last;
-* a client that does not read is aborted, instead of piling up pongs in memory;
-* `receive` says at once how a stream ended, in stream order, also while the client puts off the
-  closing of its TCP connection (the library's `recv` waits for that);
-* it does not fail the connection for a bad frame by itself: what came before counts first, and may
-  have ended the utterance; then the frame is nobody's concern (`fail`);
-* it gives back its slot when the transport is closed, also where no handler ever ran.
-
-Built by the server through `create_connection=`; read by `driver.py`.
+* It bounds the head of a request before the library parses it. 100 lines of 8 KiB, on a hundred
+  connections, are more memory than the container has.
+* It reads 16 KiB at a time and parses 2 KiB of that. 43,000 tiny frames fit into the 256 KiB that
+  asyncio reads, and would hold the loop for long.
+* It has a budget for control frames, empty messages and tiny fragments. The library answers the
+  first unseen, and no other limit counts the last.
+* It aborts a client that does not read, because pongs would pile up in memory.
+* `receive` says at once how a stream ended, in stream order. The library's `recv` waits until the
+  client closes TCP.
+* It holds a failure for a bad frame back until the driver calls `fail`, because what came before
+  may have ended the utterance.
+* It gives its slot back when the transport is closed, also where no handler ever ran.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ from websockets.protocol import CLOSING, CONNECTING, OPEN, SEND_EOF, Event
 from websockets.server import ServerProtocol
 
 from speech_gateway.admission import Slot, UnfinishedHandshakes
-from speech_gateway.errors import Ending, GatewayError
+from speech_gateway.errors import Ending, StreamEnded
 from speech_gateway.handshake import Wanted
 from speech_gateway.rates import TokenBucket
 
@@ -43,29 +41,21 @@ MAX_HEAD_BYTES = 16_384
 """Of a request: twice what browsers and proxies send at most."""
 READ_BYTES = 16_384
 PARSED_BYTES = 2_048
-"""Some 340 of the smallest frames: what a flooder costs before its budget is looked at."""
+"""Some 340 of the smallest frames: what a flooder costs before its budget is checked."""
 WRITE_LIMIT_BYTES = 65_536
 MAX_QUEUED_FRAMES = 4
-"""Bounds what a stalled connection holds: four frames of at most 64 KiB, and one read."""
+"""A stalled connection holds at most four frames of 64 KiB, and one read."""
 
 _ABORT_AFTER_SECONDS = 0.25
-"""Time for the last words to a client that is cut, before its transport is aborted."""
+"""Time for the last message to a client, before the gateway aborts its transport."""
 
 _BUDGET_BURST = 40
 _BUDGET_PER_SECOND = 20
 _TINY_FRAGMENT_BYTES = 128
-"""What is shorter, and does not end its message, takes from the budget: 4 ms of audio."""
+"""4 ms of audio. A shorter fragment that does not end its message takes from the budget."""
 
 _room = memoryview(bytearray(READ_BYTES))
-"""Where all connections read to: a selector loop asks for it, fills it and reports in one go."""
-
-
-class StreamEnded(GatewayError):
-    """No more messages will come; `ending` says why: gone, failed, or cut."""
-
-    def __init__(self, ending: Ending) -> None:
-        super().__init__(ending.value.code)
-        self.ending = ending
+"""All connections read into it: a selector loop asks for it, fills it and reports in one turn."""
 
 
 class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
@@ -92,12 +82,12 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         self._budget = TokenBucket(_BUDGET_BURST, _BUDGET_PER_SECOND, self.loop.time())
         self._ending: Ending | None = None
         self._failure: tuple[int, str] | None = None
-        """What the library would have failed the connection with; no byte counts after that."""
-        # As the library shadows `select_subprotocol`, for the same reason by `setattr`.
+        """What the library would have failed the connection with; no byte counts after it."""
+        # By `setattr`, as the library shadows `select_subprotocol`.
         setattr(self.protocol, "fail", self._hold_failure)  # noqa: B010
         self._abort_timer: asyncio.TimerHandle | None = None
         self.stream_ended = asyncio.Event()
-        """Set when the stream has ended, although messages may still wait to be received."""
+        """Set when the stream has ended; messages may still wait to be received."""
 
     # What the driver calls
 
@@ -107,7 +97,7 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         Safe to cancel: no message is lost.
 
         Raises:
-            StreamEnded: when everything that came before the end has been returned.
+            StreamEnded: Everything that came before the end has been returned.
         """
         try:
             return await self.recv_messages.get()
@@ -120,23 +110,23 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         raise StreamEnded(self._ending or Ending.DISCONNECT)
 
     def fail(self) -> None:
-        """Fail the connection for what ended the stream (RFC 6455 section 7.1.7), if that did.
+        """Fail the connection (RFC 6455 section 7.1.7) if a bad frame ended the stream.
 
-        Called once all messages before it are known to have ended nothing.
+        The driver calls it once the messages before that frame have not ended the utterance.
         """
         if self._failure is not None and self._ending is not Ending.RATE_LIMITED:
             self._fail(*self._failure)
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Close the connection; where the client is not listened to, without its consent."""
-        if self._is_deaf and self.protocol.state is OPEN:
+        """Close the connection; without the client's close frame where nothing more is read."""
+        if self._ignores_input and self.protocol.state is OPEN:
             self._fail(code, reason)
             await self.wait_closed()
         else:
             await super().close(code, reason)
 
     async def cut(self, code: int, reason: str) -> None:
-        """Close without waiting for the client's consent, after a moment for the last words."""
+        """Close without waiting for the client's close frame, after a moment to send."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ABORT_AFTER_SECONDS):
                 await self.close(code, reason)
@@ -164,7 +154,7 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         self._handshakes.begin(self, self.peer)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything that the transport held, whatever the library makes of its end."""
+        """Release all that the transport holds, also where the library's part raises."""
         try:
             super().connection_lost(exc)
         finally:
@@ -176,7 +166,7 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
                 self.slot.release()
 
     def eof_received(self) -> None:
-        """Notice that the client will send no more, also while something is still unsent."""
+        """End the stream: the client will send no more. Data to send may still wait."""
         super().eof_received()
         if self._ending is None:
             self._end_stream(Ending.DISCONNECT)
@@ -187,15 +177,15 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         return _room
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what one read brought, bit by bit: the stream may end with each."""
+        """Take what one read brought, piece by piece: the stream may end with each."""
         received = bytes(_room[:nbytes])
         for start in range(0, nbytes, PARSED_BYTES):
             self.data_received(received[start : start + PARSED_BYTES])
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived, unless the stream has ended; notice at once if it ends now."""
-        if self._is_deaf:
-            return  # further frames are not even looked at
+        if self._ignores_input:
+            return
         if self.request is None and self._passes_head_limit(len(data)):
             self._refuse_head()
             return
@@ -218,9 +208,9 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
             self.recv_messages.put(event)
 
     def send_data(self) -> None:
-        """Send what is owed in one write, because a flood of pings owes a flood of pongs.
+        """Send all that waits in one write, because a flood of pings makes a flood of pongs.
 
-        Nothing to a client that has gone: asyncio would log each attempt.
+        Sends nothing to a client that has gone, because asyncio would log each attempt.
         """
         writes = self.protocol.data_to_send()
         if not writes or self.transport.is_closing():
@@ -245,8 +235,7 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
     def _refuse_head(self) -> None:
         """Answer as the library does to too large a header, and drop whatever else comes.
 
-        What is in the way is read and dropped for a moment, because a reset could overtake the
-        answer.
+        It reads on for a moment, because a reset could overtake the answer.
         """
         self._head_too_large = True
         if self.protocol.state is CONNECTING and not self.protocol.eof_sent:
@@ -261,7 +250,7 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
     def _is_on_budget(frame: Frame) -> bool:
         """Tell whether this is a control frame, an empty message, or a tiny fragment.
 
-        An empty final fragment is not: some honest clients end every fragmented message so.
+        An empty final fragment is none: some honest clients end every fragmented message so.
         """
         if frame.opcode not in DATA_OPCODES:
             return frame.opcode is not CLOSE
@@ -270,24 +259,24 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         return not frame.data and frame.opcode is not CONT
 
     def _failed_before_its_answer(self) -> bool:
-        """Tell whether what came behind a request, before its answer, has ended the connection.
+        """Tell whether bytes behind a request have ended the connection before its answer.
 
-        The library has ended its side then, and fails to send an answer: with a traceback.
+        The library has ended its side then, and would log a traceback when it answers.
         """
         return self.request is not None and self.response is None and self.protocol.eof_sent
 
     @property
-    def _is_deaf(self) -> bool:
-        """Whether what the client sends is dropped unread: after a flood, a bad frame or head."""
+    def _ignores_input(self) -> bool:
+        """Whether nothing more is parsed: after a flood, a bad frame or too large a head."""
         return (
             self._failure is not None or self._ending is Ending.RATE_LIMITED or self._head_too_large
         )
 
     def _hold_failure(self, code: CloseCode | int, reason: str = "") -> None:
-        """Take note of a bad frame in place of `protocol.fail`, which the parser calls for it.
+        """Hold a bad frame's failure back; the parser calls it in place of `protocol.fail`.
 
         From then on the parser only waits for the end of the data. Outside of an open connection,
-        and for the end itself, the library does as always.
+        and for the end itself, the library fails as always.
         """
         if self.protocol.state is not OPEN or code == CloseCode.ABNORMAL_CLOSURE:
             ServerProtocol.fail(self.protocol, code, reason)
@@ -308,14 +297,14 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
             self._abort_later()
 
     def _end_badly(self, code: CloseCode, reason: str) -> None:
-        """End the stream for what only whole messages show; drop the frames behind it."""
+        """End the stream for a fault that only a whole message shows; drop the frames behind it."""
         self._failure = (code, reason)
         self._end_stream(Ending.PROTOCOL_ERROR)
         self.recv_messages.frames.queue.clear()
-        self.recv_messages.maybe_resume()  # a client that leaves is to be noticed
+        self.recv_messages.maybe_resume()  # or nobody would notice that the client leaves
 
     def _fail(self, code: CloseCode | int, reason: str) -> None:
-        """Send a close and end this side of TCP; the client may put off its own for a while."""
+        """Send a close and end this side of TCP; the client may keep its side for a while."""
         ServerProtocol.fail(self.protocol, code, reason)
         self.send_data()
         self._abort_later()

@@ -1,8 +1,8 @@
-"""Lead one client through one session: feed the session what happens, do what it owes.
+"""Drive one session: feed it what happens on its connection, and perform its actions.
 
-A thin shell around `session.py`, started by the server for each admitted connection. A reader
-task passes on messages, one timer passes on the session's deadline, the server passes on the
-drain; `run` performs the actions in their order.
+The I/O around `session.py`. The server starts one driver for each admitted connection. A reader
+task feeds the messages, a timer feeds the session's deadline, and the server feeds the drain. `run`
+performs the actions in their order.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 from websockets.exceptions import ConnectionClosed
 
-from speech_gateway.connection import GatewayConnection, StreamEnded
-from speech_gateway.errors import Ending, Failure, NotStored, Stored
+from speech_gateway.connection import GatewayConnection
+from speech_gateway.errors import Ending, Failure, NotStored, Stored, StreamEnded
 from speech_gateway.session import (
     Action,
     Actions,
@@ -32,10 +32,10 @@ log = structlog.get_logger()
 
 
 class SessionDriver:
-    """One client's session over one connection.
+    """Drives one client's session over one connection.
 
-    Calls `on_ended` before it closes the connection: the session has ended then and holds no audio.
-    A client that sees the close may come back before this driver's task has its last turns.
+    It calls `on_ended` before it closes the connection, because a client that sees the close may
+    come back before this driver's task has its last turns. The session holds no audio by then.
     """
 
     def __init__(
@@ -51,23 +51,23 @@ class SessionDriver:
         self.ack_seconds: float | None = None
         """From the end of the utterance to the broker's answer."""
         self.stored: Stored | None = None
-        """What is known of audio that was to be stored, where the broker did not confirm it."""
+        """What is known of the audio, where the broker did not confirm it."""
         self._connection = connection
         self._closed_with: int | None = None
         self._store = store
         self._on_ended = on_ended
         self._loop = asyncio.get_running_loop()
         self.began_at = self._loop.time()
-        self._owed: deque[Action] = deque(session.start())
-        self._news = asyncio.Event()
+        self._actions: deque[Action] = deque(session.start())
+        self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
-        """Lead the session to its end; returns when its last action has been performed."""
+        """Drive the session to its end; return when the last action has been performed."""
         self._set_timer()
         reader = asyncio.create_task(self._read())
         try:
-            while await self._is_more_owed():
+            while await self._has_action():
                 await self._perform_next()
         finally:
             self._stop_timer()
@@ -76,10 +76,10 @@ class SessionDriver:
 
     def drain(self, deadline: float) -> None:
         """Tell the session that the gateway stops at `deadline`, on the loop's clock."""
-        self._owe(self.session.drain(self._loop.time(), deadline))
+        self._enqueue(self.session.drain(self._loop.time(), deadline))
         self._set_timer()
 
-    # What is told of it
+    # What the report of the session reads
 
     def age(self) -> float:
         """Return the seconds since the handshake."""
@@ -87,10 +87,9 @@ class SessionDriver:
 
     @property
     def close_code(self) -> int | None:
-        """What the client's connection was closed with; None where the client closed or broke it.
+        """The code that this side closed with; None where the client closed or broke it.
 
-        Known as soon as the session has ended. Where the client has not kept the protocol the
-        library closes, before the session knows.
+        It is known as soon as the session has ended.
         """
         ending = self.session.ending
         if self._closed_with is None and ending is not None and ending.value.closed_by_library:
@@ -98,7 +97,7 @@ class SessionDriver:
             return int(sent.code) if sent else None
         return self._closed_with
 
-    # What happens
+    # What happens on the connection
 
     async def _read(self) -> None:
         try:
@@ -107,31 +106,31 @@ class SessionDriver:
             if end.ending is not Ending.DISCONNECT:
                 if self.session.state is State.LISTENING:
                     self._connection.fail()
-                    self._owe(self.session.fail(end.ending, self._loop.time()))
-                # Otherwise a bad frame after the end of the utterance: it changes nothing.
+                    self._enqueue(self.session.fail(end.ending, self._loop.time()))
+                # Otherwise the bad frame came after the end of the utterance, and changes nothing.
                 await self._connection.wait_closed()
-            self._owe(self.session.disconnect(self._loop.time()))
+            self._enqueue(self.session.disconnect(self._loop.time()))
         except Exception:
             log.exception("reading failed", correlation_id=self.context.correlation_id)
-            self._owe(self.session.fail(Ending.INTERNAL_ERROR, self._loop.time()))
+            self._enqueue(self.session.fail(Ending.INTERNAL_ERROR, self._loop.time()))
 
     async def _read_until_end(self) -> None:
         session, receive, clock = self.session, self._connection.receive, self._loop.time
         while True:
             message = await receive()
             now = clock()
-            # What is owed has no name here: it would keep an utterance until the next message.
+            # Not bound to a local name, because this frame would keep the WAV alive.
             if isinstance(message, str):
-                self._owe(session.receive_text(message, now))
+                self._enqueue(session.receive_text(message, now))
             else:
-                self._owe(session.receive_audio(message, now))
+                self._enqueue(session.receive_audio(message, now))
             if session.read_at > now:
                 await self._pause()
 
     async def _pause(self) -> None:
-        """Read no more before `read_at`; once the stream has ended, only until audio is paid for.
+        """Wait until `read_at`; once the stream has ended, only until `audio_paid_at`.
 
-        The session's deadline bounds this, too (`_on_timer`).
+        The session's deadline bounds this too (`_on_timer`).
         """
         await asyncio.sleep(self.session.audio_paid_at - self._loop.time())
         with contextlib.suppress(TimeoutError):
@@ -142,29 +141,29 @@ class SessionDriver:
         self._timer = None
         paid = self.session.audio_paid_at <= self._loop.time()
         if self._connection.stream_ended.is_set() and paid:
-            return  # how it ended is known, and comes when the reader has caught up
-        self._owe(self.session.tick(self._loop.time()))
+            return  # the reader knows how the stream ended, and will say it
+        self._enqueue(self.session.tick(self._loop.time()))
         self._set_timer()
 
-    # What is owed
+    # The actions
 
-    def _owe(self, actions: Actions) -> None:
-        self._owed.extend(actions)
+    def _enqueue(self, actions: Actions) -> None:
+        self._actions.extend(actions)
         if actions or self.session.state is State.ENDED:
-            self._news.set()
+            self._wake.set()
 
-    async def _is_more_owed(self) -> bool:
-        """Wait until something is owed; False when the session has ended and nothing is."""
-        while not self._owed and self.session.state is not State.ENDED:
-            self._news.clear()
-            await self._news.wait()
-        return bool(self._owed)
+    async def _has_action(self) -> bool:
+        """Wait for an action; return False when the session has ended and none is left."""
+        while not self._actions and self.session.state is not State.ENDED:
+            self._wake.clear()
+            await self._wake.wait()
+        return bool(self._actions)
 
     def _set_timer(self) -> None:
-        """Have the session woken at its deadline.
+        """Set the timer to the session's deadline.
 
-        Audio only ever moves the deadline on, so a timer that is set stays: when it fires it is
-        set anew. That costs nothing a message.
+        Audio only moves the deadline on, so a timer that is set stays, and is set anew when it
+        fires. So a message costs nothing here.
         """
         deadline = self.session.deadline
         if deadline is None:
@@ -179,13 +178,13 @@ class SessionDriver:
             self._timer = None
 
     async def _perform_next(self) -> None:
-        match self._owed.popleft():  # unnamed: a name would keep an utterance until it is stored
+        match self._actions.popleft():  # a local name would keep the WAV alive until it is stored
             case Reply(message):
                 await self._send(message.to_json())
             case Publish(utterance):
                 pending = self._publish(utterance)
-                del utterance  # only the producer holds the audio while it is on its way
-                self._owe(await self._answer(pending))
+                del utterance  # only the producer holds the audio while it waits for the broker
+                self._enqueue(await self._answer(pending))
             case Close(code, reason, abort):
                 self._closed_with = code
                 self._on_ended()
@@ -193,11 +192,11 @@ class SessionDriver:
                 await close(code, reason)
 
     async def _send(self, text: str) -> None:
-        with contextlib.suppress(ConnectionClosed):  # gone: its end comes through the reader
+        with contextlib.suppress(ConnectionClosed):  # gone: the reader will say so
             await self._connection.send(text)
 
     def _publish(self, utterance: Utterance) -> Awaitable[Receipt] | None:
-        """Hand the audio over; None for a defect, after which it is surely not stored."""
+        """Hand the audio over; return None after a defect, when it is surely not stored."""
         try:
             return self._store.publish(self.context, utterance)
         except Exception:
@@ -205,7 +204,7 @@ class SessionDriver:
             return None
 
     async def _answer(self, pending: Awaitable[Receipt] | None) -> Actions:
-        """Wait for the broker's word and pass it on."""
+        """Wait for the broker's answer, and feed it to the session."""
         if pending is None:
             return self._not_stored(Failure.INTERNAL_ERROR, "no")
         began = self._loop.time()

@@ -1,6 +1,6 @@
 """Every way an utterance can end, in one table, and the error base of the package.
 
-Pure data: the session decides by it, the messages are written from it, the documents repeat it
+Pure data. The session decides by it, the messages are written from it, and the documents repeat it
 (`docs/protocol.md`, "How an utterance ends").
 """
 
@@ -18,11 +18,11 @@ class GatewayError(Exception):
 
 
 class InvalidMessage(GatewayError):
-    """A text message that the protocol does not know; its text is for the client.
+    """A text message that the protocol does not know; the error's text is for the client.
 
     Attributes:
-        limit: the size that was passed, in bytes, where that is what is wrong.
-        observed: the size that the message had.
+        limit: The size that the message passed, in bytes, where the size is what is wrong.
+        observed: The size of the message, in bytes.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class Rule:
     """What follows from one way to end.
 
     Attributes:
-        code: name on the wire: `ended_by`, the error's `code`, and the reason of the close frame.
+        code: Name on the wire: `ended_by`, the error's `code`, and the reason of the close frame.
         close_code: RFC 6455 section 7.4.
-        keeps_audio: whether the audio received so far is published.
-        retryable: whether the same audio may be sent again with hope.
-        message: one sentence for a person.
+        keeps_audio: Whether the gateway publishes the audio received so far.
+        retryable: Whether the same audio may succeed when it is sent again.
+        message: One sentence for a person.
         closed_by_library: `websockets` closes the connection itself, with its own reason, so no
             final message follows.
-        aborts: the gateway closes without waiting for the client's close frame.
+        aborts: The gateway closes without waiting for the client's close frame.
     """
 
     code: str
@@ -98,7 +98,7 @@ class Ending(Enum):
 
 
 class Failure(Enum):
-    """Why audio that was to be published is not known to be stored."""
+    """Why the audio of an utterance is not known to be stored."""
 
     BROKER_UNAVAILABLE = Rule(
         "broker_unavailable", 1013, False, True, "the audio could not be stored in time"
@@ -110,11 +110,25 @@ class Failure(Enum):
 
 
 class NotStored(GatewayError):
-    """Audio was not stored, or is not known to be; raised by whatever stores utterances."""
+    """A store did not store an utterance, or does not know whether it did."""
 
     def __init__(self, failure: Failure, stored: Stored, reason: str = "") -> None:
-        """Say what failed; `reason` is a short code for the operator, never for the client."""
+        """Say what failed.
+
+        Args:
+            failure: What the client is told.
+            stored: What is known of the audio.
+            reason: A short code for the operator's log, never for the client.
+        """
         super().__init__(failure.value.code)
         self.failure = failure
         self.stored: Stored = stored
         self.reason = reason
+
+
+class StreamEnded(GatewayError):
+    """A connection has no more messages; `ending` says why."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending.value.code)
+        self.ending = ending

@@ -1,8 +1,8 @@
 """Judge a request before the upgrade: the refusals of `speech-ingress.v1`, in their order.
 
-Pure: called by the server with a request's parts, answers with what the client asked for or with
-a `Refusal`. What needs to know the gateway's state (draining, readiness, capacity) is in
-`admission.py`; what the library refuses by itself (a bad key, HTTP/1.0) never comes here.
+Pure. The server passes the parts of a request to `judge`, which returns what the client asks for
+or a `Refusal`. `admission.py` decides on refusals that depend on the gateway's state (draining,
+readiness, capacity). What the library refuses by itself (a bad key, HTTP/1.0) never comes here.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import langcodes.tag_parser
 
 PATH = "/ws/audio"
 NO_ORIGIN = "none"
-"""In the allowlist: requests without an Origin header are let in too."""
+"""In the allowlist: requests without an Origin header may connect too."""
 
 MAX_LIST_BYTES = 512
-"""In all of each header that is split at its commas: some ten times what clients send."""
+"""Of each header that is split at its commas, in all: some ten times what clients send."""
 _LISTS = ("Connection", "Upgrade", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions")
 
 _MAX_LANGUAGE_CHARACTERS = 35  # RFC 5646 section 4.4.1
@@ -35,10 +35,10 @@ class Answer:
     """The HTTP answer of a refusal.
 
     Attributes:
-        status: the status, whose phrase is the standard one.
-        code: the machine's name of the refusal, also a metric label.
-        message: one sentence for a person.
-        headers: headers of this answer alone.
+        status: The status; the phrase is the standard one.
+        code: The machine's name of the refusal, also a metric label.
+        message: One sentence for a person.
+        headers: Headers of this answer alone.
     """
 
     status: HTTPStatus
@@ -102,15 +102,15 @@ class Refusal(Enum):
 
 
 class HeaderFields(Protocol):
-    """What is asked of a request's headers; a doubled header has several values."""
+    """The headers of a request; a doubled header has several values."""
 
     def get_all(self, key: str, /) -> Sequence[str]:
-        """Return all values of the header `key`, in order, none if it is missing."""
+        """Return all values of the header `key`, in order; none if it is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A handshake as far as it is judged. `target` is the request target, query included."""
+    """What `judge` reads of a handshake. `target` is the request target, query included."""
 
     method: str
     target: str
@@ -127,7 +127,7 @@ class Wanted:
 def judge(request: Request, origin_allowlist: frozenset[str]) -> Wanted | Refusal:
     """Return what the client wants, or the first reason to refuse it.
 
-    An empty allowlist lets every origin in.
+    An empty allowlist admits every origin.
     """
     path, _, query = request.target.partition("?")
     if path != PATH:
@@ -145,9 +145,9 @@ def judge(request: Request, origin_allowlist: frozenset[str]) -> Wanted | Refusa
 
 
 def has_too_long_list(headers: HeaderFields) -> bool:
-    """Tell whether a header that is a list is too long to be split, by the library or by us.
+    """Tell whether a header that is a list is too long to split, for the library or for us.
 
-    Taking 16 KiB of `a,a,a,…` apart takes milliseconds, in which all others wait.
+    Splitting 16 KiB of `a,a,a,…` takes milliseconds, and all other clients wait meanwhile.
     """
     return any(sum(map(len, headers.get_all(name))) > MAX_LIST_BYTES for name in _LISTS)
 
@@ -167,14 +167,14 @@ def allows_origin(origins: Sequence[str], allowlist: frozenset[str]) -> bool:
     """Tell whether a request with these Origin headers may connect.
 
     The match is exact, as browsers serialise an origin (RFC 6454 section 6.2): scheme and host in
-    lower case, the port only where it is not the scheme's own, no path. `null` must be listed
-    like any other. A doubled header is never let in.
+    lower case, the port only where it is not the scheme's default, no path. `null` must be listed
+    like any other. A request with two Origin headers never matches.
     """
     if not allowlist:
         return True
     if not origins:
         return NO_ORIGIN in allowlist
-    # "none" stands for a missing header; a client that sends the word itself is not meant by it.
+    # "none" in the list means a missing header, not a client that sends the word itself.
     return len(origins) == 1 and origins[0] in allowlist - {NO_ORIGIN}
 
 

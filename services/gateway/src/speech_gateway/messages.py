@@ -1,6 +1,6 @@
-"""The JSON text messages of `speech-ingress.v1`, both ways. Used by the session.
+"""The JSON text messages of `speech-ingress.v1`, both ways. Used by the session; pure.
 
-Each server message is a frozen dataclass that knows its own JSON; the client's one message is
+Each server message is a frozen dataclass that knows its own JSON. The client's one message is
 parsed as JSON, never compared as a string.
 """
 
@@ -19,7 +19,7 @@ MAX_TEXT_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one session may do; told to the client in the greeting.
+    """What one session may do; the greeting tells the client.
 
     Sizes are of PCM in bytes, durations in seconds.
     """
@@ -72,7 +72,7 @@ class Draining:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The receipt: the broker reported the record as stored at this partition and offset.
+    """The receipt: the broker stored the record at this partition and offset.
 
     `audio_bytes`, `duration_ms` and `sha256` (hex) are of the PCM, without the WAV header.
     """
@@ -95,7 +95,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The utterance was not stored, or is not known to be; `limit` where one was passed."""
+    """The utterance is not stored, or not known to be; `limit` where the client passed one."""
 
     correlation_id: str
     code: str
@@ -120,7 +120,7 @@ def check_client_message(text: str) -> None:
     Unknown keys are ignored.
 
     Raises:
-        InvalidMessage: if it is anything else; says what was expected.
+        InvalidMessage: It is anything else; the error says what was expected.
     """
     size = len(text.encode())
     if size > MAX_TEXT_BYTES:

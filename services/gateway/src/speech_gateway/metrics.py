@@ -4,8 +4,8 @@
 it ready, what is queued) are read when the page is read: `__main__` connects them by `watch`. The
 Prometheus library itself reports memory, processor time and open files of the process.
 
-Every label value comes from a closed list of ours, never from a client. All of them are there from
-the start, at 0, so that the first one of a kind shows as an increase.
+Every label value comes from a closed list of ours, never from a client. All exist from the start,
+at 0, so that the first one of a kind shows as an increase.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _STORE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 ACCEPTED = "accepted"
 _NEVER_WITHOUT_AUDIO = frozenset({Ending.DONE, Ending.AUDIO_FILLED})
-"""Ends that keep audio and always have some: a `done` without is `empty_audio`."""
-_WHAT_MAY_BE_KNOWN: dict[Failure, tuple[Stored, ...]] = {
+"""Endings that always have audio: a `done` without is `empty_audio`."""
+_POSSIBLY_STORED: dict[Failure, tuple[Stored, ...]] = {
     Failure.BROKER_UNAVAILABLE: ("no", "unknown"),
     Failure.REJECTED_BY_BROKER: ("no",),
     Failure.INTERNAL_ERROR: ("no", "unknown"),
@@ -37,24 +37,24 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._tell_sessions(self.registry)
-        self._tell_storing(self.registry)
+        self._add_sessions(self.registry)
+        self._add_storing(self.registry)
         process = process_metrics("speech_gateway", "gateway", __version__, self.registry)
         self.loop_lag_seconds, self.ready = process.loop_lag_seconds, process.ready
         self._begin_at_zero()
 
     def watch(self, ready: Callable[[], bool], queued: Callable[[], Queued]) -> None:
-        """Ask whether the gateway is ready and what its producer holds when the page is read."""
+        """Take the gauges of readiness and of the producer's queue from these functions."""
         self.ready.set_function(ready)
         self.producer_queued_records.set_function(lambda: queued().records)
         self.producer_queued_bytes.set_function(lambda: queued().bytes)
 
     def session_ended(self, ended_by: str, outcome: str) -> None:
         """Count a session."""
-        end = ended_by, outcome  # looking labels up is the most of what counting costs
+        end = ended_by, outcome  # looking labels up is most of the cost of counting
         (self._ended.get(end) or self.sessions.labels(*end)).inc()
 
-    def _tell_sessions(self, registry: CollectorRegistry) -> None:
+    def _add_sessions(self, registry: CollectorRegistry) -> None:
         self.sessions_live = Gauge(
             "speech_gateway_sessions_live", "Sessions that have not ended yet.", registry=registry
         )
@@ -71,7 +71,7 @@ class Metrics:
             registry=registry,
         )
 
-    def _tell_storing(self, registry: CollectorRegistry) -> None:
+    def _add_storing(self, registry: CollectorRegistry) -> None:
         self.audio_bytes = Counter(
             "speech_gateway_stored_audio_bytes", "PCM bytes stored on the topic.", registry=registry
         )
@@ -106,14 +106,14 @@ class Metrics:
     def _begin_at_zero(self) -> None:
         for refusal in Refusal:
             self.refusals.labels(refusal.value.code)
-        for failure, stored in _WHAT_MAY_BE_KNOWN.items():
+        for failure, stored in _POSSIBLY_STORED.items():
             for certainty in stored:
                 self.delivery_errors.labels(failure.value.code, certainty)
         self._ended = {end: self.sessions.labels(*end) for end in possible_ends()}
 
 
 def possible_ends() -> Iterator[tuple[str, str]]:
-    """Yield how an utterance can end, with each outcome that this can have (`errors`)."""
+    """Yield each `ended_by` with each outcome that it can have (`errors`)."""
     for ending in Ending:
         code = ending.value.code
         if ending.value.keeps_audio:

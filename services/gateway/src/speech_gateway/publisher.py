@@ -1,7 +1,7 @@
 """Store utterances on Kafka: make the event, encode it, hand it to the producer.
 
-The one place where a session's utterance becomes a record, and where a delivery error becomes an
-answer to a client. Built by `__main__`, called by `driver.py`.
+Only here does an utterance become a record, and a delivery error an answer to a client. `__main__`
+builds it, and the driver calls it.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Publisher:
     spans: SpanSink = field(default_factory=NoSpans)
 
     def publish(self, context: Context, utterance: Utterance) -> Awaitable[Receipt]:
-        """Encode and hand over `utterance` now; the awaitable holds none of its bytes.
+        """Encode `utterance` and hand it over now; the awaitable holds none of its bytes.
 
         Raises:
-            NotStored: when awaited.
+            NotStored: When awaited: the utterance is not stored, or not known to be.
         """
         event = AudioInputEvent.new(
             correlation_id=context.correlation_id,

@@ -1,9 +1,12 @@
-"""A token bucket that is told the time, and one for each address."""
+"""Token buckets: one for a stream, and a table of them by address. Pure: time is an argument.
+
+Used by the session, the connection, the admission and the lines of the log.
+"""
 
 from __future__ import annotations
 
 _ROUNDING = 1e-6
-"""Seconds: who waited exactly as told may be early by the rounding of floats."""
+"""Seconds by which the rounding of floats may make a client early that waits as long as it must."""
 
 
 class TokenBucket:
@@ -11,8 +14,8 @@ class TokenBucket:
 
     Time is any clock in seconds that does not run backwards; the bucket starts full.
 
-    Kept as the one time at which the bucket will be full again (the virtual scheduling of ITU-T
-    I.371's generic cell rate algorithm), because this runs for every message.
+    Its whole state is the time at which it will be full again (the virtual scheduling of ITU-T
+    I.371's generic cell rate algorithm), because it runs for every message.
     """
 
     __slots__ = ("_each", "_full_at", "_slack")
@@ -23,7 +26,7 @@ class TokenBucket:
         self._full_at = now
 
     def take(self, now: float) -> bool:
-        """Take one token; False, and nothing taken, where there is none."""
+        """Take one token if there is one; return whether there was."""
         if self._full_at - now > self._slack + _ROUNDING:
             return False
         self._full_at = max(self._full_at, now) + self._each
@@ -31,33 +34,34 @@ class TokenBucket:
 
     def spend(self, now: float, tokens: float = 1) -> float:
         """Take tokens, in advance if need be; return the seconds until there is another."""
+        # Written out, because this runs for every message.
         self._full_at = full_at = max(self._full_at, now) + self._each * tokens
         wait = full_at - self._slack - now
         return wait if wait > _ROUNDING else 0.0
 
     def is_full(self, now: float) -> bool:
-        """Tell whether this bucket is as good as a new one."""
+        """Return whether this bucket is as good as a new one."""
         return self._full_at <= now
 
 
 class AddressBuckets:
     """A token bucket for each address.
 
-    A bucket that is full again is forgotten, because a new one would be the same. So there are no
-    more than addresses that were active within the time that the emptiest takes to fill.
+    It forgets a bucket that is full again, because a new one would be the same. So it holds no more
+    buckets than there were addresses in the time that the emptiest bucket takes to fill.
     """
 
     def __init__(self, capacity: float, refill: float) -> None:
         self._capacity = capacity
         self._refill = refill
         self._buckets: dict[str, TokenBucket] = {}
-        """The one that was used last at the end."""
+        """In the order of their last use."""
 
     def __len__(self) -> int:
         return len(self._buckets)
 
     def take(self, address: str, now: float) -> bool:
-        """Take one token of `address`; False, and nothing taken, where there is none."""
+        """Take one token of `address` if there is one; return whether there was."""
         return self._of(address, now).take(now)
 
     def spend(self, address: str, tokens: float, now: float) -> float:

@@ -1,6 +1,6 @@
-"""The WebSocket server: listen, judge handshakes, lead admitted clients, drain.
+"""The WebSocket server: listen, judge handshakes, drive admitted sessions, drain.
 
-Built and run by `__main__`. The rules are elsewhere: `handshake` and `admission` say who comes
+`__main__` builds and runs it. The rules are elsewhere: `handshake` and `admission` say who comes
 in, `session` what one client may do. This is the only module that starts a `websockets` server.
 """
 
@@ -50,27 +50,27 @@ from speech_gateway.utterance import Context, Store
 _SWITCHING_PROTOCOLS = 101
 _ACCEPTED_AT_ONCE = 3
 """Connections accepted in one turn of the loop, by asyncio's `backlog`. A handshake takes some six
-turns: with the usual 100, a storm of good clients from one address would pass its bound of
-unfinished ones."""
+turns. With the usual 100, a storm of good clients from one address would pass its bound of
+unfinished handshakes."""
 _KERNEL_QUEUE = 1024
-"""Connections that wait in the kernel meanwhile; `backlog` would make this as small."""
+"""Connections that wait in the kernel meanwhile. `backlog` alone would make it as small."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """What the server needs to know; built from the settings in `__main__`.
+    """What the server needs to know; `__main__` builds it from the settings.
 
     Attributes:
-        host: address to listen on.
-        port: port to listen on; 0 takes any free one.
-        limits: what each session may do.
-        fill_at_limit: publish what fits of too long an utterance, instead of rejecting it.
-        origin_allowlist: exact origins; empty lets every one in.
-        trusted_proxies: networks whose X-Forwarded-For is believed.
-        max_audio_speed: how much audio an address may send, in times of the pace of speech.
-        utterances_at_once: how many whole ones an address may send faster than that.
-        handshake_timeout: seconds for one whole opening handshake.
-        close_timeout: seconds that a client may put off the end of a closed connection.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes any free one.
+        limits: What each session may do.
+        fill_at_limit: Publish what fits of too long an utterance, instead of rejecting it.
+        origin_allowlist: Exact origins; empty admits every one.
+        trusted_proxies: Networks whose X-Forwarded-For is believed.
+        max_audio_speed: How much audio an address may send, as a multiple of the pace of speech.
+        utterances_at_once: How many whole utterances an address may send faster than that.
+        handshake_timeout: Seconds for one whole opening handshake.
+        close_timeout: Seconds that a client may put off the end of a closed connection.
     """
 
     host: str
@@ -87,7 +87,7 @@ class ServerConfig:
 
 @dataclass
 class GatewayServer:
-    """Listens, and leads every admitted client through one session."""
+    """Listens, and drives one session for every admitted client."""
 
     config: ServerConfig
     store: Store
@@ -117,8 +117,8 @@ class GatewayServer:
         """Listen; return the port.
 
         Raises:
-            OSError: if the address cannot be listened on.
-            ConfigError: if connections cannot be served on this event loop.
+            OSError: The address cannot be listened on.
+            ConfigError: This event loop cannot serve the connections.
         """
         require_selector_loop(asyncio.get_running_loop())
         self._server = await serve(
@@ -135,10 +135,10 @@ class GatewayServer:
         return self._port
 
     def drain(self, deadline: float) -> None:
-        """Refuse new clients, and tell those who speak to end by `deadline` (the loop's clock).
+        """Refuse new clients, and tell those who speak to end by `deadline`, on the loop's clock.
 
-        A later call moves the deadline nearer. The listener stays open, so that new clients are
-        told why they are refused.
+        A later call moves the deadline nearer. The listener stays open, so that new clients learn
+        why the gateway refuses them.
         """
         self.admission.draining = True
         self._drain_at = deadline if self._drain_at is None else min(deadline, self._drain_at)
@@ -160,7 +160,7 @@ class GatewayServer:
             "process_response": self._admit,
             "select_subprotocol": select_subprotocol,
             "create_connection": partial(GatewayConnection, handshakes=self._handshakes),
-            "server_header": None,  # versions are nobody's business
+            "server_header": None,  # it would tell the versions of Python and the library
             "compression": None,  # 2.6 to 4.2 times the CPU, and a way to send bombs
             "backlog": _ACCEPTED_AT_ONCE,
             "open_timeout": self.config.handshake_timeout,
@@ -174,7 +174,7 @@ class GatewayServer:
     # The handshake
 
     def _judge(self, connection: GatewayConnection, request: Request) -> Response | None:
-        """Refuse a request that asks for what there is not; the library judges the rest of it."""
+        """Refuse a request that we cannot serve; the library judges the rest of it."""
         if len(request.headers.get_all("Host")) != 1:  # RFC 9112 section 3.2
             return connection.respond(HTTPStatus.BAD_REQUEST, "expected one Host header\n")
         if handshake.has_too_long_list(request.headers):
@@ -182,13 +182,13 @@ class GatewayServer:
                 HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
                 f"expected at most {handshake.MAX_LIST_BYTES} bytes of each list\n",
             )
-        verdict = handshake.judge(
+        judged = handshake.judge(
             handshake.Request(request.method, request.path, request.headers),
             self.config.origin_allowlist,
         )
-        if isinstance(verdict, Refusal):
-            return self._refuse(verdict, connection, request)
-        connection.wanted = verdict
+        if isinstance(judged, Refusal):
+            return self._refuse(judged, connection, request)
+        connection.wanted = judged
         return None
 
     def _admit(
@@ -198,7 +198,7 @@ class GatewayServer:
         if response.status_code != _SWITCHING_PROTOCOLS:
             return None
         if connection.state is not State.CONNECTING:
-            return None  # gone already: no 101 is sent, and nobody would give the slot back
+            return None  # gone: the library sends no 101, and nobody would give the slot back
         address = client_address(
             connection.peer,
             request.headers.get_all("X-Forwarded-For"),
@@ -222,7 +222,7 @@ class GatewayServer:
         del response.headers["Content-Type"]
         response.headers.update([("Content-Type", "application/json"), *answer.headers])
         if request.method == "HEAD":
-            response.body = b""  # RFC 9110 section 9.3.2: the length is the one that GET would tell
+            response.body = b""  # RFC 9110 section 9.3.2: the length stays that of GET
         return response
 
     # One client
@@ -238,7 +238,7 @@ class GatewayServer:
             await self._drive(connection, slot.address, held)
 
     async def _drive(self, connection: GatewayConnection, address: str, held: ExitStack) -> None:
-        """Lead one session to its end; `held` is closed as soon as it holds no audio any more."""
+        """Drive one session to its end; close `held` as soon as it holds no audio any more."""
         loop = asyncio.get_running_loop()
         context = self._context(connection)
         session = Session(
@@ -268,7 +268,7 @@ class GatewayServer:
         request = connection.request
         assert request is not None  # noqa: S101 - there is no 101 without one
         traceparents = request.headers.get_all("traceparent")
-        # W3C Trace Context section 3.3: a doubled header is as good as none.
+        # W3C Trace Context section 3.3: a doubled header counts as none.
         received = TraceContext.parse(traceparents[0] if len(traceparents) == 1 else None)
         return Context(
             correlation_id=str(uuid.uuid4()),
@@ -284,10 +284,10 @@ class GatewayServer:
 
 
 def require_selector_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Refuse a loop that reads in the background: all connections read into one buffer.
+    """Refuse a loop that reads in the background, because all connections read into one buffer.
 
     Raises:
-        ConfigError: it is a proactor loop, as on Windows.
+        ConfigError: It is a proactor loop, as on Windows.
     """
     if isinstance(loop, BaseProactorEventLoop):
         raise ConfigError(
@@ -296,9 +296,9 @@ def require_selector_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _quiet_logger() -> logging.Logger:
-    """Return the library's own logger, which then makes no lines that nobody is shown.
+    """Return the library's own logger, which then makes no lines that nobody reads.
 
-    It tells of each connection's opening and closing, as the session's line does.
+    It would log the opening and closing of each connection, as the session's line does.
     """
     logger = logging.getLogger("websockets.server")
     logger.setLevel(logging.WARNING)
@@ -308,5 +308,5 @@ def _quiet_logger() -> logging.Logger:
 def select_subprotocol(
     _connection: GatewayConnection, offered: Sequence[Subprotocol]
 ) -> Subprotocol | None:
-    """Pick ours where the client offers it; a client that offers none, or others, is welcome."""
+    """Pick ours where the client offers it; admit a client that offers none, or only others."""
     return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None

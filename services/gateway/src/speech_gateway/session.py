@@ -1,14 +1,14 @@
 """Every rule about one client's stream, as a sans-I/O state machine.
 
-Messages and `now` go in; actions, in the order in which they are owed, and a `deadline` come out.
-Called by the server's shell (`server.py`), which performs the actions; knows neither sockets, nor
-asyncio, nor a clock: `now` is any clock in seconds that does not run backwards.
+Messages and `now` go in. Actions, in the order to perform them, and a `deadline` come out. The
+driver (`driver.py`) calls it and performs the actions. It knows neither sockets, nor asyncio, nor a
+clock: `now` is any clock in seconds that does not run backwards.
 
     LISTENING --ending that keeps audio--> STORING --stored / not_stored--> ENDED
     LISTENING --any other ending----------------------------------------> ENDED
 
-The first ending wins. Once an utterance has ended, whatever else the client sends is ignored and
-no clock runs: only the broker's answer counts.
+The first ending wins. After it the session ignores what the client sends, and no clock runs. Only
+the broker's answer counts.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close the connection; with `abort`, without waiting for the client's consent."""
+    """Close the connection; with `abort`, without waiting for the client's close frame."""
 
     code: int
     reason: str
@@ -57,7 +57,7 @@ class Close:
 
 
 SpendAudio = Callable[[int, float], float]
-"""Spend bytes of audio at a time; return the seconds until the client's address may send more."""
+"""Takes bytes of audio and the time; returns the seconds until their address may send more."""
 
 Action = Reply | Publish | Close
 Actions = tuple[Action, ...]
@@ -86,11 +86,11 @@ class Session:
         """Begin to listen.
 
         Args:
-            correlation_id: the server's id of this utterance.
-            limits: what this session may do.
-            now: the time of the handshake.
-            fill_at_limit: publish what fits of too long an utterance, instead of rejecting it.
-            spend_audio: takes what arrives from what its address may send; by default it may all.
+            correlation_id: The server's id of this utterance.
+            limits: What this session may do.
+            now: The time of the handshake.
+            fill_at_limit: Publish what fits of too long an utterance, instead of rejecting it.
+            spend_audio: Takes the audio from the budget of the client's address; none by default.
         """
         self.correlation_id = correlation_id
         self.limits = limits
@@ -101,24 +101,23 @@ class Session:
         self.audio_bytes = 0
         self.messages = 0
         self.read_at = now
-        """When the next message may be read, of one who is still there."""
+        """When the driver may read the next message of a client that is still there."""
         self.audio_paid_at = now
-        """When the next message may be read, also of one who has sent all and gone: who leaves is
-        not to gain by it."""
+        """When it may read the next message of a client that has gone: the audio rate holds there
+        too, or many short connections would pass it."""
         self._spend_audio = spend_audio
         self._fill_at_limit = fill_at_limit
         self._buffer = bytearray()
         self._sha256 = ""
-        self._bucket = TokenBucket(
-            limits.max_messages_per_second, limits.max_messages_per_second, now
-        )
+        rate = limits.max_messages_per_second
+        self._bucket = TokenBucket(rate, rate, now)
         self._peer_gone = False
         self._handshake_at = self._first_audio_at = now
         self._drain_at: float | None = None
 
     @property
     def deadline(self) -> float | None:
-        """When `tick` is owed, on the session's clock; None once the utterance has ended."""
+        """When to call `tick`, on the session's clock; None once the utterance has ended."""
         return min(self._clocks()) if self.state is State.LISTENING else None
 
     @property
@@ -135,9 +134,9 @@ class Session:
         return (Reply(Connected(self.correlation_id, self.limits)),)
 
     def receive_audio(self, data: bytes, now: float) -> Actions:
-        """Take a binary message. The caller owes not to read the next one before `read_at`."""
+        """Take a binary message. The caller must not read the next one before `read_at`."""
         if not data:
-            return ()  # empty messages are the connection's budget, and do not prolong anything
+            return ()  # the connection bounds empty messages, and they prolong nothing
         self.audio_paid_at = now + self._spend_audio(len(data), now)
         self.read_at = max(now + self._bucket.spend(now), self.audio_paid_at)
         if self.state is not State.LISTENING:
@@ -156,7 +155,7 @@ class Session:
         return ()
 
     def receive_text(self, text: str, now: float) -> Actions:
-        """Take a text message: `done`, or an error. `read_at` holds for these too."""
+        """Take a text message: `done`, or an error. `read_at` holds here too."""
         self.read_at = now + self._bucket.spend(now)
         if self.state is not State.LISTENING:
             return ()
@@ -173,12 +172,12 @@ class Session:
         return self._end(Ending.DONE, now)
 
     def disconnect(self, now: float) -> Actions:
-        """Take note that the client has gone; nothing can be said to it any more."""
+        """End because the client has gone; from now on no message can reach it."""
         self._peer_gone = True
         return self._end(Ending.DISCONNECT, now)
 
     def fail(self, ending: Ending, now: float) -> Actions:
-        """End for a reason that the shell found: a broken connection, a flood, a defect."""
+        """End for a reason that the driver found: a broken connection, a flood, a defect."""
         if ending.value.closed_by_library:
             self._peer_gone = True
         return self._end(ending, now)
@@ -193,7 +192,7 @@ class Session:
         return (Reply(Draining(self.correlation_id, left)),) if first else ()
 
     def tick(self, now: float) -> Actions:
-        """Act on the clock that ran out first; nothing if none has."""
+        """End by the clock that ran out first, if one has."""
         if self.state is not State.LISTENING:
             return ()
         clocks = self._clocks()
@@ -201,7 +200,7 @@ class Session:
         return self._end(clocks[at], now) if at <= now else ()
 
     def stored(self, receipt: Receipt) -> Actions:
-        """Take the broker's word that the utterance is stored."""
+        """Take the broker's report that the utterance is stored."""
         ending = self._finish_storing()
         self.receipt = receipt
         accepted = Accepted(
@@ -218,7 +217,7 @@ class Session:
         return self._say(accepted, Close(ending.value.close_code, ending.value.code))
 
     def not_stored(self, failure: Failure, stored: Stored) -> Actions:
-        """Take note that the utterance is not stored, or not known to be."""
+        """Take the report that the utterance is not stored, or not known to be."""
         self._finish_storing()
         self.failure = failure
         rule = failure.value
@@ -226,9 +225,9 @@ class Session:
         return self._say(failed, Close(rule.close_code, rule.code))
 
     def _clocks(self) -> dict[float, Ending]:
-        # Built from the weakest to the strongest: of two that run out together the last one wins.
+        # From the weakest to the strongest: of two that run out together the last one wins.
         clocks = {
-            # While a client is slowed by not being read, its silence is ours.
+            # While the gateway does not read a client to slow it, the client is not idle.
             self.read_at + self.limits.idle_timeout_seconds: Ending.IDLE_TIMEOUT,
             self._handshake_at + self.limits.max_session_seconds: Ending.SESSION_EXPIRED,
         }
@@ -266,7 +265,7 @@ class Session:
         return self._say(failed, Close(rule.close_code, rule.code, rule.aborts))
 
     def _judge(self, ending: Ending) -> Ending:
-        """Return the ending that the audio deserves: `ending`, unless there is none to keep."""
+        """Return `ending`, or the error in its place where the audio is not fit to keep."""
         if not ending.value.keeps_audio:
             return ending
         if len(self._buffer) < wav.CONTAINER_HEAD_BYTES and self._holds_container():

@@ -1,7 +1,7 @@
-"""What is left of a session when it has ended: one line in the log, its counts, and its span.
+"""Report a session that has ended: one line in the log, its counts, and its span.
 
-Called by the server, once for each session, and for each handshake that it refuses. The fields of
-the lines are explained in `docs/operations.md`.
+The server calls it once for each session, and for each handshake that it refuses.
+`docs/operations.md` explains the fields of the lines.
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ from speech_gateway.rates import TokenBucket
 log = structlog.get_logger()
 
 CANCELLED = "cancelled"
-"""Stands for `ended_by` where the process ended before the utterance did."""
+"""The `ended_by` of a session whose process ended before the utterance did."""
 _STORED_PER_SECOND, _STORED_AT_ONCE = 20, 1_000
 _KEPT_BITS = {4: 24, 6: 48}
 _UNKNOWN_CLIENT = "unknown"
 
 
 class LineBudget:
-    """Allow some lines a second, and as many at once; count those that are left out.
+    """Allows some lines a second, and as many in a burst; counts those that it omits.
 
-    A client can cause lines at no cost, or at that of an utterance: one that comes back in a loop
-    must not fill the log, nor push out of it what is older. Lines about what was stored have a
-    budget of their own, which only a crowd or such a loop can use up. Time is any clock in seconds
-    that does not run backwards.
+    A client that comes back in a loop must not fill the log, nor push older lines out of it. Lines
+    about stored utterances have a budget of their own, which only a crowd or such a loop can use
+    up. Time is any clock in seconds that does not run backwards.
     """
 
     def __init__(self, now: float, per_second: float = 10) -> None:
@@ -44,7 +43,7 @@ class LineBudget:
         self._omitted = 0
 
     def take(self, now: float, *, stored: bool = False) -> int | None:
-        """Return how many lines were left out before this one; None where this one is, too."""
+        """Return how many lines were omitted before this one; None where this one is too."""
         bucket = self._stored if stored else self._bucket
         if not bucket.take(now):
             self._omitted += 1
@@ -67,7 +66,7 @@ def count(driver: SessionDriver, metrics: Metrics) -> None:
 
 
 def write_line_within(budget: LineBudget, now: float, driver: SessionDriver, client: str) -> None:
-    """Write the line about a session, unless there are many; of those that stored, very many."""
+    """Write the line about a session, unless the budget for its kind is used up."""
     omitted = budget.take(now, stored=driver.session.outcome == ACCEPTED)
     if omitted is not None:
         write_line(driver, client, omitted)
@@ -79,7 +78,7 @@ def write_line(driver: SessionDriver, client: str, omitted: int = 0) -> None:
     Args:
         driver: The driver of the session, after its end.
         client: The address that the client was counted by; it is cut here.
-        omitted: How many sessions before this one got no line; said where there are any.
+        omitted: How many sessions before this one got no line.
     """
     session, ack = driver.session, driver.ack_seconds
     log.info(
@@ -102,7 +101,7 @@ def write_line(driver: SessionDriver, client: str, omitted: int = 0) -> None:
 
 
 def write_refusal_within(budget: LineBudget, now: float, code: str) -> None:
-    """Write the line about a refused handshake, unless there are many."""
+    """Write the line about a refused handshake, unless the budget is used up."""
     omitted = budget.take(now)
     if omitted is not None:
         log.info("refused", code=code, **_omitted(omitted))
@@ -147,11 +146,11 @@ def record_span(driver: SessionDriver, sink: SpanSink, port: int) -> None:
 
 
 def ended_by(ending: Ending | None) -> str:
-    """Return the name of an ending, as everything that operators read tells it."""
+    """Return the name of an ending in the log, the metrics and the span."""
     return ending.value.code if ending else CANCELLED
 
 
-@lru_cache(maxsize=1024)  # it would be a quarter of what the line costs
+@lru_cache(maxsize=1024)  # without it, a quarter of the cost of a line
 def cut(address: str) -> str:
     """Return the network of a client, so that no line names a person: /24, or /48 of IPv6.
 

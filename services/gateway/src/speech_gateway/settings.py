@@ -1,4 +1,4 @@
-"""The gateway's settings: what all services read, and its own. Built once, in `__main__`."""
+"""The gateway's settings: those of all services, and its own. `__main__` builds them once."""
 
 from ipaddress import ip_network
 from typing import Annotated, Literal
@@ -47,7 +47,7 @@ def _origins(text: str) -> frozenset[str]:
 
 
 def _items(text: str) -> tuple[str, ...]:
-    """Split at commas; a text of commas alone must not pass for "not set", which is open to all."""
+    """Split at commas; commas alone must not count as "not set", which admits everybody."""
     items = comma_separated(text)
     if not items:
         raise Unreadable
@@ -57,7 +57,7 @@ def _items(text: str) -> tuple[str, ...]:
 def _is_origin(text: str) -> bool:
     """Tell whether a browser could send this as an Origin (RFC 6454 section 6.2).
 
-    What none could send would never match: capitals, the scheme's own port, a path.
+    An origin that no browser sends would never match: capitals, the scheme's default port, a path.
     """
     if text in {NO_ORIGIN, "null"}:
         return True
@@ -81,10 +81,10 @@ OriginAllowlist = Annotated[
 
 
 class GatewaySettings(ServiceSettings):
-    """Everything that the gateway can be told from outside."""
+    """Everything that the environment sets."""
 
     host: Host = Field("127.0.0.1", alias="HOST")
-    """Address on which clients are listened to."""
+    """Address to listen on for clients."""
 
     port: Port = Field(8000, alias="PORT")
     """The port of `/ws/audio`."""
@@ -98,13 +98,13 @@ class GatewaySettings(ServiceSettings):
     max_sessions_per_second_per_address: Count = Field(
         20, alias="MAX_SESSIONS_PER_SECOND_PER_ADDRESS"
     )
-    """Clients who are let in at once from one address, and after that in each second."""
+    """Burst and sustained rate of new clients from one address."""
 
     max_audio_speed: Count = Field(20, alias="MAX_AUDIO_SPEED")
-    """Audio that is read from one address, in times of the pace of speech."""
+    """Sustained rate of audio from one address, as a multiple of the pace of speech."""
 
     trusted_proxies: TrustedProxies = Field((), alias="TRUSTED_PROXIES")
-    """Whose X-Forwarded-For is believed; empty: nobody's."""
+    """Networks whose X-Forwarded-For is believed; empty: none."""
 
     max_buffer_bytes: Annotated[int, whole(MIN_WAV_BYTES, MAX_WAV_BYTES)] = Field(
         MAX_WAV_BYTES, alias="MAX_BUFFER_BYTES"
@@ -119,7 +119,7 @@ class GatewaySettings(ServiceSettings):
     max_messages_per_second: Annotated[int, whole(1, MAX_RATE)] = Field(
         200, alias="MAX_MESSAGES_PER_SECOND"
     )
-    """Binary messages that are read at once, and after that in each second."""
+    """Burst and sustained rate of the messages of one client."""
 
     idle_timeout_seconds: Seconds = Field(10.0, alias="IDLE_TIMEOUT_SECONDS")
     """Time without audio after which an utterance ends."""
@@ -134,15 +134,15 @@ class GatewaySettings(ServiceSettings):
     """Time within which the broker must have stored an utterance."""
 
     drain_seconds: Seconds = Field(20.0, alias="DRAIN_SECONDS")
-    """Time that clients get to end when the gateway is stopped."""
+    """Time for clients to end when the gateway stops."""
 
     buffer_limit_action: Annotated[BufferLimitAction, choice(BufferLimitAction)] = Field(
         "reject", alias="BUFFER_LIMIT_ACTION"
     )
-    """What becomes of too long an utterance: rejected, or published as far as it fits."""
+    """What to do with too long an utterance: reject it, or publish what fits."""
 
     origin_allowlist: OriginAllowlist = Field(frozenset(), alias="ORIGIN_ALLOWLIST")
-    """Whose pages may connect, exactly; empty: everyone's. `none` lets in what has no origin."""
+    """Exact origins whose pages may connect; empty: all. `none` admits requests without one."""
 
     def limits(self) -> Limits:
         """Return what one session may do."""

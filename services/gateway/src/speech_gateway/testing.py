@@ -1,6 +1,6 @@
-"""What tests of the gateway share: a double for the store, a whole server, a client by hand.
+"""What tests of the gateway share: a fake store, a whole server, a client by hand.
 
-Part of the package, so that tests of the pipeline and of other services can use it too.
+It is part of the package so that tests of the pipeline and of other services can use it too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LIMITS = Limits(
     idle_timeout_seconds=10.0,
     max_session_seconds=60.0,
 )
-"""The limits of a gateway that was told nothing else."""
+"""The default limits."""
 
 CONFIG = ServerConfig("127.0.0.1", 0, LIMITS)
 """A free port, and those limits."""
@@ -54,10 +54,10 @@ class Published:
 
 
 class FakeStore:
-    """A `Store` that keeps what it is given, and answers when and as it is told.
+    """A `Store` that keeps each utterance, and answers when and as the test says.
 
-    It answers at once, with offsets that count up from 0, unless `hold` was called. `failure` is
-    raised when an answer is awaited; `defect` is raised by `publish` itself.
+    It answers at once, with offsets that count up from 0, unless `hold` was called. Its answer
+    raises `failure`, and `publish` itself raises `defect`, where they are set.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class FakeStore:
         self._given = asyncio.Condition()
 
     def publish(self, context: Context, utterance: Utterance) -> Awaitable[Receipt]:
-        """Keep `utterance`; the awaitable ends as this double was told."""
+        """Keep `utterance`; the awaitable ends as the test said."""
         if self.defect is not None:
             raise self.defect
         self.published.append(Published(context, utterance))
@@ -80,11 +80,11 @@ class FakeStore:
         self._may_answer.clear()
 
     def release(self) -> None:
-        """Answer what was asked, and whatever is asked from now on."""
+        """Answer what waits, and whatever comes from now on."""
         self._may_answer.set()
 
     async def until_given(self, count: int = 1) -> list[Published]:
-        """Wait until `count` utterances were published; return all there are."""
+        """Wait until `count` utterances were published; return all of them."""
         async with asyncio.timeout(_PATIENCE_SECONDS), self._given:
             await self._given.wait_for(lambda: len(self.published) >= count)
         return self.published
@@ -145,7 +145,7 @@ async def run_server(
     """Run a whole server; drain and close it in the end.
 
     Raises:
-        TimeoutError: if the server does not end, because something leaks.
+        TimeoutError: The server does not end, because something leaks.
     """
     admission = Admission(max_connections, max_per_address, sessions_per_second)
     store, ready = FakeStore(), Switch()
@@ -183,7 +183,7 @@ async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     """Wait until `condition` holds.
 
     Raises:
-        TimeoutError: if it does not in time.
+        TimeoutError: It does not in time.
     """
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - not every condition has an event
@@ -191,7 +191,7 @@ async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
 
 
 class RawClient:
-    """A WebSocket client by hand: it can send what no library would, and never closes by itself."""
+    """A WebSocket client by hand: it can send what no library sends, and never closes by itself."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -219,7 +219,7 @@ class RawClient:
         """Return the next frame.
 
         Raises:
-            asyncio.IncompleteReadError: if the server has ended its side.
+            asyncio.IncompleteReadError: The server has ended its side.
         """
         async with asyncio.timeout(_PATIENCE_SECONDS):
             head, length = await self._reader.readexactly(2)
@@ -229,7 +229,7 @@ class RawClient:
         return Frame(Opcode(head & 0x0F), data, bool(head & 0x80))
 
     def stop_reading(self) -> None:
-        """Let what the server sends pile up."""
+        """Read nothing more of what the server sends."""
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]
 
     def end_sending(self) -> None:
@@ -245,13 +245,13 @@ class RawClient:
 async def raw_client(
     port: int, head: bytes | None = None, *, upgrade: bool = True, source: str = "127.0.0.1"
 ) -> AsyncIterator[RawClient]:
-    """Open TCP to a server and send a request; the connection is broken in the end.
+    """Open TCP to a server and send a request; break the connection in the end.
 
     Args:
-        port: the server's, on 127.0.0.1.
-        head: the request, by default one that the gateway admits.
-        upgrade: whether to wait for the 101.
-        source: the client's own address; all of 127.0.0.0/8 can be taken.
+        port: The server's, on 127.0.0.1.
+        head: The request, by default one that the gateway admits.
+        upgrade: Whether to wait for the 101.
+        source: The client's own address, anywhere in 127.0.0.0/8.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
     client = RawClient(reader, writer)
@@ -285,7 +285,7 @@ def request(
     headers: Iterable[tuple[str, str]] = (),
     without: frozenset[str] = frozenset(),
 ) -> bytes:
-    """Return a handshake with further `headers`, and `without` some that it should have."""
+    """Return a handshake with more `headers`, and `without` some that it should have."""
     lines = [f"{method} {target} {version}"]
     kept = [(name, value) for name, value in _UPGRADE if name not in without]
     lines += [f"{name}: {value}" for name, value in [*kept, *headers]]

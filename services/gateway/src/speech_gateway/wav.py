@@ -1,4 +1,4 @@
-"""Wrap PCM16 samples as a WAV file in memory. Used by the session; knows nothing else."""
+"""Wrap PCM16 samples as a WAV file in memory. Used by the session; pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ BYTES_PER_SECOND = SAMPLE_RATE_HZ * SAMPLE_BYTES * CHANNELS
 HEADER_BYTES = 44
 """Length of the header that `wave` writes: RIFF, a 16-byte fmt chunk, the data chunk's head."""
 CONTAINER_HEAD_BYTES = 12
-"""How much of an utterance tells whether it is a container's."""
+"""How much of an utterance shows whether it is a container."""
 
 
 def wrap(pcm: bytes | bytearray) -> bytes:
     """Return `pcm` as a whole WAV file of `HEADER_BYTES` more bytes.
 
     Args:
-        pcm: whole samples, PCM16 little-endian, 16 kHz, mono.
+        pcm: Whole samples, PCM16 little-endian, 16 kHz, mono.
     """
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
@@ -37,10 +37,10 @@ def duration_ms(pcm_bytes: int) -> int:
 
 
 def is_container(head: bytes | bytearray) -> bool:
-    """Tell whether an utterance's first bytes are a container's, so not headerless PCM16.
+    """Tell whether an utterance begins like a container, so that it is not headerless PCM16.
 
-    Knows RIFF/WAVE, Ogg, FLAC, EBML (WebM, Matroska) and ID3 with a version that exists. Fewer
-    than `CONTAINER_HEAD_BYTES` are judged by what is there.
+    Knows RIFF/WAVE, Ogg, FLAC, EBML (WebM, Matroska) and ID3 with a version that exists. Judges
+    fewer than `CONTAINER_HEAD_BYTES` by what is there.
     """
     if head[:4] == b"RIFF":
         return head[8:12] == b"WAVE"
