@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from speech_gateway.config import GatewaySettings
+from speech_gateway.settings import GatewaySettings
 from support.checkout import ROOT
 
 START = ROOT / "services/gateway/edge/start"

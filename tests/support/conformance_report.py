@@ -3,7 +3,7 @@
     PYTHONPATH=tests uv run python -m support.conformance_report [--write] [--report DIRECTORY]
 
 Starts a server of its own on loopback. It takes the suite a quarter of a minute; the first time it
-is installed before (`pipeline_tools/autobahn.py` says where it is found).
+is installed before (`support/autobahn.py` says where it is found).
 """
 
 import asyncio

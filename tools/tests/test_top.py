@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 from speech_asr.metrics import Metrics as AsrMetrics
 from speech_gateway.metrics import Metrics as GatewayMetrics
-from speech_lib.kafka.pending import Queued
+from speech_lib.kafka.producer import Queued
 from speech_lib.service.health import Health
 from speech_lib.service.ops import OperationsServer
 from speech_tools import metrics_page, ops_page
