@@ -16,7 +16,6 @@ from speech_lib.events import AudioInput, AudioInputEvent
 from speech_lib.events.codec import encode
 from speech_lib.events.schemas import schema_text
 from speech_lib.kafka.consumer import RecordConsumer
-from speech_lib.kafka.consumer_lag import MeasuredConsumer
 from speech_lib.kafka.registry import SchemaRegistry, subject_of
 from speech_lib.kafka.settings import KafkaSettings
 from speech_lib.service.run import StopSignals
@@ -63,7 +62,7 @@ class Member:
         }
 
     def open(self, on_assign, on_revoke):
-        return MeasuredConsumer(**self._consumer, on_assign=on_assign, on_revoke=on_revoke)
+        return RecordConsumer(**self._consumer, on_assign=on_assign, on_revoke=on_revoke)
 
     async def handle(self, record, on_begun):
         async with self._workers:

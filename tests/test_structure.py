@@ -22,8 +22,13 @@ SERVICES = ("speech_gateway", "speech_asr")
 
 WEBSOCKETS = {"speech_gateway.server", "speech_gateway.connection", "speech_gateway.driver"}
 KAFKA_CLIENTS = {
-    "Producer": {"speech_lib.kafka.generation"},
-    "Consumer": {"speech_lib.kafka.claims", "speech_lib.kafka.consumer", "speech_lib.kafka.peek"},
+    "Producer": {"speech_lib.kafka.producing.client"},
+    "Consumer": {
+        "speech_lib.kafka.consumer",
+        "speech_lib.kafka.consuming.crash_marks",
+        "speech_lib.kafka.consuming.lag",
+        "speech_lib.kafka.consuming.offset_reader",
+    },
     "AdminClient": {"speech_lib.kafka.admin"},
 }
 
@@ -34,10 +39,11 @@ PURE = {
     "speech_lib.events.model",
     "speech_lib.events.schemas",
     "speech_lib.events.writer_schema",
-    "speech_lib.kafka.damage",
+    "speech_lib.kafka.consuming.config",
+    "speech_lib.kafka.consuming.damaged_batch",
+    "speech_lib.kafka.consuming.membership",
     "speech_lib.kafka.headers",
-    "speech_lib.kafka.membership",
-    "speech_lib.kafka.rebuild",
+    "speech_lib.kafka.producing.rebuild",
     "speech_lib.kafka.records",
     "speech_lib.kafka.settings",
     "speech_lib.service.health",

@@ -48,17 +48,10 @@ class Work:
             self._running -= 1
 
 
-class MeasuredFake(FakeConsumer):
-    """Knows how far behind it is, as the recogniser's consumer does."""
-
-    def lags(self):
-        return {of: len(self._broker.records(of[0])) - at for of, at in sorted(self._next.items())}
-
-
 class Scene:
     """A topic with records, a pipeline that reads it, and what has been committed."""
 
-    def __init__(self, records, *, capacity=4, drain_seconds=5.0, consumer=MeasuredFake):
+    def __init__(self, records, *, capacity=4, drain_seconds=5.0, consumer=FakeConsumer):
         self.broker = FakeBroker()
         self.work = Work()
         self.signals = StopSignals()
@@ -92,7 +85,7 @@ class Scene:
             self.work.gate(offset).set()
 
 
-class CountingConsumer(MeasuredFake):
+class CountingConsumer(FakeConsumer):
     """Tells how often it was polled, and for how many records."""
 
     polls = 0
@@ -191,9 +184,9 @@ def test_whether_it_reads_is_told_when_it_changes():
 
     async def script(scene):
         await until(lambda: scene.reports == [(True, "")])
-        scene.consumers[0].trouble = "GROUP_AUTHORIZATION_FAILED"
+        scene.consumers[0].problem = "GROUP_AUTHORIZATION_FAILED"
         await until(lambda: len(scene.reports) == 2)
-        scene.consumers[0].trouble = ""
+        scene.consumers[0].problem = ""
         await until(lambda: len(scene.reports) == 3)
         scene.signals.receive()
 
@@ -334,7 +327,7 @@ def test_what_is_in_hand_of_a_lost_partition_is_done_again():
     assert sorted(scene.work.begun) == [0, 1, 1, 2, 2]
 
 
-class BreakingConsumer(MeasuredFake):
+class BreakingConsumer(FakeConsumer):
     """Can never read again, once it has given its first records."""
 
     def poll(self, timeout, max_records=16):
@@ -349,7 +342,7 @@ def test_a_consumer_that_fails_for_good_is_replaced():
 
     async def script(scene):
         await until(lambda: len(scene.consumers) == 2)
-        scene._consumer = MeasuredFake
+        scene._consumer = FakeConsumer
         scene.finish(0, 1)
         await until(lambda: scene.committed == 2)
         scene.signals.receive()
@@ -359,7 +352,7 @@ def test_a_consumer_that_fails_for_good_is_replaced():
     assert scene.reports[:3] == [(True, ""), (False, "_FATAL"), (True, "")]
 
 
-class RefusingConsumer(MeasuredFake):
+class RefusingConsumer(FakeConsumer):
     """Fails the first two commits."""
 
     left = 2

@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from speech_lib.errors import BrokerUnavailable
-from speech_lib.kafka.consumer import Partitions, RecordConsumer
+from speech_lib.kafka.consumer import RecordConsumer
 from speech_lib.kafka.producer import RecordProducer
-from speech_lib.kafka.records import ReceivedRecord, Record, Stored
+from speech_lib.kafka.records import Partitions, ReceivedRecord, Record, Stored
 from speech_lib.kafka.settings import KafkaSettings
 from speech_lib.testing import foreign
 from speech_lib.testing.foreign import ForeignRecord
@@ -162,8 +162,8 @@ def test_a_member_for_whom_there_is_nothing_is_well(real_kafka, make_topic):
     topic, group = make_topic("few"), f"g-{uuid4().hex}"
     with consumer(real_kafka, topic, group) as first, consumer(real_kafka, topic, group) as second:
         members = [first, second]
-        assert [each.trouble for each in members] == ["not_joined"] * 2
-        read(members, lambda _: [each.trouble for each in members] == ["", ""])
+        assert [each.problem for each in members] == ["not_joined"] * 2
+        read(members, lambda _: [each.problem for each in members] == ["", ""])
 
 
 @pytest.mark.pipeline
@@ -305,7 +305,7 @@ def store_unreadable(servers: str, topic: str, records: int) -> int:
 
 @pytest.mark.parametrize("length", [1, 3])
 def test_a_batch_that_cannot_be_read_is_told_and_passed_over(cluster, length):
-    """The record behind it is read, and until a commit passes it the member is in trouble."""
+    """The record behind it is read, and until a commit passes it the member is in problem."""
     cluster.create_topic("one", 1)
     store(cluster.bootstrap_servers, Record("one", b"key", b"before"))
     first = store_unreadable(cluster.bootstrap_servers, "one", length)
@@ -314,11 +314,11 @@ def test_a_batch_that_cannot_be_read_is_told_and_passed_over(cluster, length):
         before, damaged, behind = read([member], count(3))
         assert (before.value, behind.value) == (b"before", b"behind")
         assert damaged == ReceivedRecord.damaged("one", 0, first, first + length - 1)
-        assert member.trouble == "_BAD_COMPRESSION"
+        assert member.problem == "_BAD_COMPRESSION"
         member.commit({("one", 0): first})
-        assert member.trouble == "_BAD_COMPRESSION"
+        assert member.problem == "_BAD_COMPRESSION"
         member.commit({("one", 0): damaged.offset + 1})
-        assert member.trouble == ""
+        assert member.problem == ""
 
 
 @pytest.mark.pipeline

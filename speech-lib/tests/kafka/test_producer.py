@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer
 from speech_lib.errors import BrokerUnavailable, DeliveryError, TopicMissing
-from speech_lib.kafka.delivery import delivery_error, producer_config, tried_once
-from speech_lib.kafka.producer import Queued, RecordProducer
-from speech_lib.kafka.records import Record, Stored
+from speech_lib.kafka.producer import RecordProducer
+from speech_lib.kafka.producing.delivery import delivery_error, producer_config, tried_once
+from speech_lib.kafka.records import Queued, Record, Stored
 from speech_lib.kafka.settings import MAX_RECORD_BYTES, KafkaSettings
 from speech_lib.testing.mock_cluster import MockCluster
 
@@ -535,7 +535,7 @@ def test_a_producer_is_not_healthy_while_it_is_replaced(cluster):
 
     class Held(RecordProducer):
         def _turn(self):
-            if self._generation is None:
+            if self._client is None:
                 may_turn.wait(10)
             super()._turn()
 

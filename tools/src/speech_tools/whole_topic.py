@@ -9,8 +9,8 @@ from contextlib import closing
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from speech_lib.errors import BrokerUnavailable, TopicMissing
-from speech_lib.kafka.consumer import consumer_config
-from speech_lib.kafka.received import received
+from speech_lib.kafka.consuming.config import consumer_config
+from speech_lib.kafka.message import received
 from speech_lib.kafka.records import ReceivedRecord
 from speech_lib.kafka.settings import KafkaSettings, client_logger
 

@@ -13,7 +13,7 @@ from functools import partial
 
 from speech_lib.errors import ConfigError, RegistryUnavailable
 from speech_lib.events import AudioInputEvent, TextRecognizedEvent
-from speech_lib.kafka.consumer_lag import MeasuredConsumer
+from speech_lib.kafka.consumer import RecordConsumer
 from speech_lib.kafka.producer import RecordProducer
 from speech_lib.kafka.registry import EventDeserializer, EventSerializer, SchemaRegistry
 from speech_lib.service.health import Health
@@ -208,15 +208,15 @@ def _pipeline(
 
 def _open_consumer(
     settings: AsrSettings, on_assign: OnPartitions, on_revoke: OnPartitions
-) -> MeasuredConsumer:
-    return MeasuredConsumer(
+) -> RecordConsumer:
+    return RecordConsumer(
         settings.kafka(),
         group_id=settings.asr_group_id,
         topics=[settings.topic_audio_ingress],
         client_id=CLIENT_ID,
         on_assign=on_assign,
         on_revoke=on_revoke,
-        try_apart=partial(trial.read, settings.schema_registry_url),
+        trial_decode=partial(trial.read, settings.schema_registry_url),
     )
 
 

@@ -35,10 +35,10 @@ _log = get_logger(__name__)
 
 
 class Consumer(Protocol):
-    """A member of a consumer group; every call blocks (`speech_lib.kafka.consumer_lag`)."""
+    """A member of a consumer group; every call blocks (`speech_lib.kafka.consumer`)."""
 
     @property
-    def trouble(self) -> str:
+    def problem(self) -> str:
         """Why it reads nothing, as of the last poll; empty where it is well."""
         ...
 
@@ -100,9 +100,9 @@ class _Member:
         self._consumer = open_consumer(self.tracker.assign, self._give_up)
 
     @property
-    def trouble(self) -> str:
+    def problem(self) -> str:
         """Why it reads nothing; empty where it is well."""
-        return self._consumer.trouble
+        return self._consumer.problem
 
     def poll(self, room: int) -> list[ReceivedRecord]:
         """Return at most `room` records that this member may work on. Blocks."""
@@ -215,7 +215,7 @@ class Pipeline:
     async def _turn(self, member: _Member, *, room: int) -> None:
         for record in await asyncio.to_thread(member.poll, room):
             self._start(member, record)
-        self._tell(member.trouble)
+        self._tell(member.problem)
         await asyncio.to_thread(member.commit)
         await self._show_lag(member)
         if self._defect is not None:

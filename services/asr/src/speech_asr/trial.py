@@ -1,6 +1,7 @@
 """Read a record's value for what that may do to the process; run in one of its own.
 
-Named by `__main__`. `speech_lib.kafka.apart` calls it where a partition's last reader was killed.
+Named by `__main__`. `speech_lib.kafka.consuming.isolated_read` calls it where a partition's last
+reader was killed.
 """
 
 from contextlib import closing

@@ -1,20 +1,25 @@
-"""Records as they go to a topic and come from it, free of any Kafka client.
+"""Records as they go to a topic and come from it.
 
-`producer` takes a `Record` and gives back a `Stored`; `consumer` gives `ReceivedRecord`s. The
-doubles in `testing` speak the same types.
+Producer, consumer, services and test doubles share these types. Pure: no Kafka client.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+Partition = tuple[str, int]
+"""A topic's name and the number of one of its partitions."""
+Partitions = frozenset[Partition]
+OnPartitions = Callable[[Partitions], None]
+"""Called with partitions that a member of a group has gained or lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is to be stored.
+    """A record to store.
 
     Attributes:
-        topic: Where to.
-        key: Decides on the partition; records of one key keep their order.
+        topic: The topic to write to.
+        key: Decides on the partition. Records of one key keep their order.
         value: The encoded event.
         headers: Names and texts, stored as UTF-8 (see `headers`).
     """
@@ -24,10 +29,15 @@ class Record:
     value: bytes = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def size(self) -> int:
+        """The bytes of key and value."""
+        return len(self.key) + len(self.value)
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Where the broker says that it has stored a record."""
+    """The place where the broker has stored a record."""
 
     topic: str
     partition: int
@@ -35,23 +45,38 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class ReceivedRecord:
-    """What was read from a topic.
+class Queued:
+    """How much waits for the broker's answer.
 
     Attributes:
-        topic: Where it lies, with `partition` and `offset`.
-        partition: See `topic`.
-        offset: See `topic`.
+        records: The number of records.
+        bytes: The length of their keys and values.
+    """
+
+    records: int
+    bytes: int
+
+    def __add__(self, other: "Queued") -> "Queued":
+        return Queued(self.records + other.records, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRecord:
+    """A record that was read from a topic.
+
+    Attributes:
+        topic: The topic that it was read from.
+        partition: Its partition.
+        offset: Its offset in the partition.
         key: Empty where the record has none.
         value: Empty where the record has none (a tombstone).
-        headers: The last one wins where a name occurs twice; text that is not UTF-8 has its bad
-            bytes replaced.
+        headers: The last one wins where a name occurs twice. Bytes that are not UTF-8 are replaced.
         timestamp_ms: Milliseconds since the epoch by the writer's or the broker's clock, -1 where
             the record has no time.
-        headers_readable: False where the name of a header is not UTF-8, which Kafka permits; then
-            there are no `headers`.
-        damaged_from: Where not None, this stands for the records from there up to `offset`, which
-            nobody can read: it has neither key, value, headers nor time.
+        headers_readable: False where a header's name is not UTF-8, which Kafka permits. Such a
+            record has no `headers` here.
+        damaged_from: If set, this object stands for the records from that offset up to `offset`.
+            Nobody can read them, so it has no key, value, headers or time.
     """
 
     topic: str
@@ -66,5 +91,10 @@ class ReceivedRecord:
 
     @classmethod
     def damaged(cls, topic: str, partition: int, first: int, last: int) -> "ReceivedRecord":
-        """Return what stands for records that nobody can read."""
+        """Return a stand-in for the unreadable records from offset `first` to `last`."""
         return cls(topic, partition, last, b"", b"", {}, -1, damaged_from=first)
+
+    @property
+    def topic_partition(self) -> Partition:
+        """The partition that it was read from, with its topic."""
+        return self.topic, self.partition

@@ -18,8 +18,14 @@ from speech_lib.errors import (
     SchemaRefused,
     SpeechLibError,
 )
-from speech_lib.kafka.consumer import OnPartitions, Partition, Partitions
-from speech_lib.kafka.records import ReceivedRecord, Record, Stored
+from speech_lib.kafka.records import (
+    OnPartitions,
+    Partition,
+    Partitions,
+    ReceivedRecord,
+    Record,
+    Stored,
+)
 from speech_lib.testing.schema_store import RegistryError, SchemaStore
 
 _NOT_FOUND = 404
@@ -106,7 +112,7 @@ class FakeConsumer:
     """Reads topics of a `FakeBroker` as the only member of its group.
 
     Attributes:
-        trouble: What a service asks before it calls itself ready.
+        problem: What a service asks before it calls itself ready.
     """
 
     def __init__(
@@ -122,7 +128,7 @@ class FakeConsumer:
         self._committed = broker.committed[group_id]
         self._assigned: Partitions = frozenset((topic, 0) for topic in topics)
         self._next: dict[Partition, int] = {}
-        self.trouble = ""
+        self.problem = ""
         self._on_assign = on_assign
         self._on_revoke = on_revoke
 
@@ -141,6 +147,10 @@ class FakeConsumer:
     def commit(self, next_offsets: Mapping[Partition, int]) -> None:
         """Store, for each partition, the offset of the next record to read."""
         self._committed.update(next_offsets)
+
+    def lags(self) -> dict[Partition, int]:
+        """Return the number of unread records of each partition."""
+        return {of: len(self._broker.records(of[0])) - at for of, at in sorted(self._next.items())}
 
     def revoke(self) -> None:
         """Take all partitions away, as a rebalance does; the next poll starts at the commits."""

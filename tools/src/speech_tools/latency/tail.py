@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from confluent_kafka import Consumer, TopicPartition
-from speech_lib.kafka.consumer import consumer_config
+from speech_lib.kafka.consuming.config import consumer_config
 from speech_lib.kafka.headers import now_ms
-from speech_lib.kafka.received import received
+from speech_lib.kafka.message import received
 from speech_lib.kafka.records import ReceivedRecord
 from speech_lib.kafka.settings import KafkaSettings, client_logger
 

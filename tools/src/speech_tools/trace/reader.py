@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from speech_lib.errors import BrokerUnavailable, TopicMissing
-from speech_lib.kafka.consumer import Partition, consumer_config
-from speech_lib.kafka.received import received
-from speech_lib.kafka.records import ReceivedRecord
+from speech_lib.kafka.consuming.config import consumer_config
+from speech_lib.kafka.message import received
+from speech_lib.kafka.records import Partition, ReceivedRecord
 from speech_lib.kafka.settings import ClientConfig, KafkaSettings, client_logger
 
 from speech_tools.trace.group import asking_the_coordinator

@@ -14,8 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from speech_lib.kafka import headers
-from speech_lib.kafka.consumer import Partition
-from speech_lib.kafka.records import ReceivedRecord
+from speech_lib.kafka.records import Partition, ReceivedRecord
 
 from speech_tools.trace.reader import Span, TopicReader, Wanted
 from speech_tools.trace.tracing import Topics, told_number

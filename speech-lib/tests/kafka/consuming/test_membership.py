@@ -1,7 +1,7 @@
 """Whether a member of a group reads, as far as the brokers have told it."""
 
 import pytest
-from speech_lib.kafka.membership import Membership
+from speech_lib.kafka.consuming.membership import Membership
 
 
 def member(*told):
@@ -18,7 +18,7 @@ NO_TOPIC = ("failed", "TOPIC_AUTHORIZATION_FAILED", "t")
 
 
 @pytest.mark.parametrize(
-    ("told", "trouble"),
+    ("told", "problem"),
     [
         ([], "not_joined"),
         ([JOINED], ""),
@@ -35,9 +35,9 @@ NO_TOPIC = ("failed", "TOPIC_AUTHORIZATION_FAILED", "t")
         ([JOINED, ("failed", "_TRANSPORT", None)], ""),
     ],
 )
-def test_why_a_member_reads_nothing(told, trouble):
+def test_why_a_member_reads_nothing(told, problem):
     """A refusal counts until the group or the topic says otherwise; a lost broker is no refusal."""
-    assert member(*told).trouble == trouble
+    assert member(*told).problem == problem
 
 
 def test_only_what_is_read_can_be_asked_for_again():

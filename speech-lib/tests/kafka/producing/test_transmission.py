@@ -1,9 +1,9 @@
-"""The verdict on a failed record: `no` only where surely nothing was sent."""
+"""The answer on a failed record: `no` only where surely nothing was sent."""
 
 import json
 
 import pytest
-from speech_lib.kafka.transmission import PATIENCE_SECONDS, Transmissions
+from speech_lib.kafka.producing.transmission import PATIENCE_SECONDS, Transmissions
 
 NOW = 100.0
 
@@ -26,14 +26,14 @@ def statistics(**topics: dict[int, int]) -> str:
     )
 
 
-def verdicts(before: list[str], after: list[str]) -> list[str]:
-    """Return the verdict, if any, on a record handed over and failed between two series."""
+def answers(before: list[str], after: list[str]) -> list[str]:
+    """Return the answer, if any, on a record handed over and failed between two series."""
     transmissions, said = Transmissions(), []
     for text in before:
-        transmissions.note(text)
-    transmissions.judge(transmissions.mark(), NOW, said.append)
+        transmissions.update(text)
+    transmissions.ask(transmissions.snapshot(), NOW, said.append)
     for text in after:
-        transmissions.note(text)
+        transmissions.update(text)
     return said
 
 
@@ -50,7 +50,7 @@ def verdicts(before: list[str], after: list[str]) -> list[str]:
 )
 def test_nothing_sent_is_surely_not_stored(before, after):
     """Where no count has moved, no message was written into a request."""
-    assert verdicts(before, [after, after]) == ["no"]
+    assert answers(before, [after, after]) == ["no"]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_nothing_sent_is_surely_not_stored(before, after):
 )
 def test_anything_sent_may_have_been_the_record(before, after):
     """Whatever has moved, also what is counted for others, leaves nothing certain."""
-    assert verdicts(before, [after, after]) == ["unknown"]
+    assert answers(before, [after, after]) == ["unknown"]
 
 
 def asked(brokers: dict[str, int], **topics: dict[int, int]) -> str:
@@ -87,7 +87,7 @@ def asked(brokers: dict[str, int], **topics: dict[int, int]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "verdict"),
+    ("before", "after", "answer"),
     [
         (asked({"1": 3}, t={0: 5}), asked({"1": 3}, t={0: 5}), "no"),
         (asked({"1": 3}), asked({"1": 4}), "unknown"),
@@ -98,9 +98,9 @@ def asked(brokers: dict[str, int], **topics: dict[int, int]) -> str:
     ],
     ids=["idle", "asked", "another asked", "one has gone", "new", "new, and asked"],
 )
-def test_a_request_of_which_no_partition_tells_leaves_nothing_certain(before, after, verdict):
+def test_a_request_of_which_no_partition_tells_leaves_nothing_certain(before, after, answer):
     """A partition that was gone for a moment counts anew; what brokers were asked stays."""
-    assert verdicts([before], [after, after]) == [verdict]
+    assert answers([before], [after, after]) == [answer]
 
 
 @pytest.mark.parametrize(
@@ -117,57 +117,57 @@ def test_a_broker_that_is_connected_is_known(text, connected):
     """One is enough; what cannot be read knows of none."""
     transmissions = Transmissions()
     assert not transmissions.connected()
-    transmissions.note(text)
+    transmissions.update(text)
     assert transmissions.connected() is connected
 
 
 def test_statistics_begun_before_the_failure_do_not_decide():
     """The first to arrive may have been read while the record was being sent."""
     idle, sent = statistics(t={0: 5}), statistics(t={0: 6})
-    assert verdicts([idle], [idle]) == []
-    assert verdicts([idle], [idle, sent]) == ["unknown"]
+    assert answers([idle], [idle]) == []
+    assert answers([idle], [idle, sent]) == ["unknown"]
 
 
-def test_the_mark_is_what_was_known_before_the_hand_over():
-    """What is sent between the mark and the failure counts, however much comes in between."""
+def test_the_snapshot_is_what_was_known_before_the_hand_over():
+    """What is sent between the snapshot and the failure counts, however much comes in between."""
     transmissions, said = Transmissions(), []
-    mark = transmissions.mark()
+    snapshot = transmissions.snapshot()
     for count in (1, 1, 1):
-        transmissions.note(statistics(t={0: count}))
-    transmissions.judge(mark, NOW, said.append)
+        transmissions.update(statistics(t={0: count}))
+    transmissions.ask(snapshot, NOW, said.append)
     for _ in range(2):
-        transmissions.note(statistics(t={0: 1}))
+        transmissions.update(statistics(t={0: 1}))
     assert said == ["unknown"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"topics": 1}', '{"topics": {"t": {}}}', "{"])
 def test_statistics_that_cannot_be_read_leave_nothing_certain(text):
     """A library that says it otherwise one day must not turn doubt into certainty."""
-    assert verdicts([text], [text, text]) == ["unknown"]
+    assert answers([text], [text, text]) == ["unknown"]
 
 
 def test_without_statistics_nothing_is_certain():
-    """A verdict is never waited for longer than announced, and given once."""
+    """A answer is never waited for longer than announced, and given once."""
     transmissions, said = Transmissions(), []
-    transmissions.judge(transmissions.mark(), NOW, said.append)
+    transmissions.ask(transmissions.snapshot(), NOW, said.append)
     transmissions.expire(NOW + PATIENCE_SECONDS - 0.001)
     assert said == []
     transmissions.expire(NOW + PATIENCE_SECONDS)
     assert said == ["unknown"]
     for _ in range(2):
-        transmissions.note(statistics())
+        transmissions.update(statistics())
     transmissions.expire(NOW + 2 * PATIENCE_SECONDS)
     assert said == ["unknown"]
 
 
-def test_each_record_is_judged_by_its_own_mark():
+def test_each_record_is_answered_by_its_own_snapshot():
     """One that was there when something was sent is in doubt, a later one is not."""
     transmissions, said = Transmissions(), []
-    early = transmissions.mark()
-    transmissions.note(statistics(t={0: 1}))
-    late = transmissions.mark()
-    transmissions.judge(early, NOW, lambda verdict: said.append(("early", verdict)))
-    transmissions.judge(late, NOW, lambda verdict: said.append(("late", verdict)))
+    early = transmissions.snapshot()
+    transmissions.update(statistics(t={0: 1}))
+    late = transmissions.snapshot()
+    transmissions.ask(early, NOW, lambda answer: said.append(("early", answer)))
+    transmissions.ask(late, NOW, lambda answer: said.append(("late", answer)))
     for _ in range(2):
-        transmissions.note(statistics(t={0: 1}))
+        transmissions.update(statistics(t={0: 1}))
     assert said == [("early", "unknown"), ("late", "no")]

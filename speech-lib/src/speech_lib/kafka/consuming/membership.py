@@ -1,11 +1,14 @@
-"""Whether a member of a consumer group may read: what the brokers have told it last.
+"""Whether a member of a consumer group reads, by what the brokers have told it last.
 
-Pure; `consumer` keeps one. A broker that is away is not told here: `readiness` asks for that.
+`consumer` keeps one `Membership`. Pure. It does not know whether a broker is away: `readiness`
+checks that.
 """
 
 from collections.abc import Iterable
 
-_OF_A_TOPIC = frozenset(
+from speech_lib.kafka.records import Partition
+
+_TOPIC_ERRORS = frozenset(
     {
         "TOPIC_AUTHORIZATION_FAILED",
         "UNKNOWN_TOPIC_OR_PART",
@@ -14,7 +17,7 @@ _OF_A_TOPIC = frozenset(
         "TOPIC_EXCEPTION",
     }
 )
-_OF_THE_GROUP = frozenset(
+_GROUP_ERRORS = frozenset(
     {
         "GROUP_AUTHORIZATION_FAILED",
         "INCONSISTENT_GROUP_PROTOCOL",  # others share the partitions in another way
@@ -25,29 +28,29 @@ _OF_THE_GROUP = frozenset(
     }
 )
 NOT_JOINED = "not_joined"
-"""The group has not given this member its share yet."""
+"""The group has not assigned this member its share yet."""
 READER_KILLED = "reader_killed"
-"""A record ended whoever read it, and is not passed over yet."""
+"""A record killed its reader, and is not passed over yet."""
 
 
 class Membership:
     """What is known of one member.
 
     Attributes:
-        trouble: Why it reads nothing, or not all: `NOT_JOINED`, `READER_KILLED` or the name of a
-            Kafka error; empty where it is well, also without any partition, as where a group has
-            more members than partitions.
-        topic_fails: Whether what it reads is at fault, which no later assignment need mend.
+        problem: Why it reads nothing, or not everything: `NOT_JOINED`, `READER_KILLED` or the name
+            of a Kafka error. Empty where all is well, also where the group has more members than
+            partitions and this one has none.
+        topic_fails: Whether a topic is at fault. Its errors need not end with an assignment.
     """
 
     def __init__(self) -> None:
         self._joined = False
         self._group_error = ""
         self._topic_errors: dict[str | None, str] = {}
-        self._damaged: dict[tuple[str, int], tuple[str, int]] = {}
+        self._damaged: dict[Partition, tuple[str, int]] = {}
 
     @property
-    def trouble(self) -> str:
+    def problem(self) -> str:
         """See the class."""
         if self._group_error:
             return self._group_error
@@ -63,32 +66,32 @@ class Membership:
         return bool(self._topic_errors)
 
     def assigned(self) -> None:
-        """Note that the group has given this member its share, which may be nothing."""
+        """Note that the group has assigned this member its share, which may be nothing."""
         self._joined = True
         self._group_error = ""
         self._topic_errors.clear()
 
     def failed(self, error: str, topic: str | None) -> None:
-        """Note an error by its name; one that passes without anybody's help is ignored."""
-        if error in _OF_A_TOPIC:
+        """Note an error by its name. Errors that pass by themselves are ignored."""
+        if error in _TOPIC_ERRORS:
             self._topic_errors[topic] = error
-        elif error in _OF_THE_GROUP:
+        elif error in _GROUP_ERRORS:
             self._group_error = error
 
-    def damaged(self, partition: tuple[str, int], error: str, passed_at: int) -> None:
-        """Note records that cannot be read, and what commit will show that they are passed over."""
+    def damaged(self, partition: Partition, error: str, passed_at: int) -> None:
+        """Note records that cannot be read, until a commit of at least `passed_at` passes them."""
         self._damaged[partition] = (error, passed_at)
 
-    def committed(self, partition: tuple[str, int], offset: int) -> None:
-        """Note how far a partition is done."""
+    def committed(self, partition: Partition, offset: int) -> None:
+        """Note a commit."""
         if self._damaged.get(partition, ("", offset + 1))[1] <= offset:
             del self._damaged[partition]
 
-    def lost(self, partitions: Iterable[tuple[str, int]]) -> None:
-        """Note partitions that are another member's now, with what is wrong in them."""
+    def lost(self, partitions: Iterable[Partition]) -> None:
+        """Forget the damage in partitions that are another member's now."""
         for partition in partitions:
             self._damaged.pop(partition, None)
 
     def read(self, topic: str | None) -> None:
-        """Note that a topic could be read, up to its end or to a record."""
+        """Note that a topic could be read: a record of it, or the end of a partition."""
         self._topic_errors.pop(topic, None)

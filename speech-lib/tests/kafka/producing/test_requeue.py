@@ -5,17 +5,16 @@ import time
 from collections.abc import Awaitable, Callable
 
 from speech_lib.errors import DeliveryError
-from speech_lib.kafka.pending import Queued
-from speech_lib.kafka.records import Record, Stored
-from speech_lib.kafka.requeue import Requeue, TakenBack
+from speech_lib.kafka.producing.requeue import PurgedRecord, Requeue
+from speech_lib.kafka.records import Queued, Record, Stored
 
 FAR = 60.0
 RECORD = Record("t", b"key", b"value")
 
 
-def taken_back(seconds: float, *, again: bool = True) -> TakenBack:
+def purged_record(seconds: float, *, may_retry: bool = True) -> PurgedRecord:
     future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-    return TakenBack(RECORD, future, time.monotonic() + seconds, again)
+    return PurgedRecord(RECORD, future, time.monotonic() + seconds, may_retry)
 
 
 def run(scenario: Callable[[Requeue], Awaitable[object]]) -> object:
@@ -30,7 +29,7 @@ def test_it_counts_what_waits():
 
     async def scenario(requeue):
         seen = [(bool(requeue), requeue.pending.queued())]
-        requeue.add(taken_back(FAR))
+        requeue.add(purged_record(FAR))
         seen.append((bool(requeue), requeue.pending.queued()))
         requeue.hand_over(lambda _: True)
         return [*seen, (bool(requeue), requeue.pending.queued())]
@@ -43,7 +42,7 @@ def test_a_record_is_handed_over_once_more_only():
     """What was taken back twice stays until its time is up; what is not taken now stays, too."""
 
     async def scenario(requeue):
-        first, second = taken_back(FAR), taken_back(FAR, again=False)
+        first, second = purged_record(FAR), purged_record(FAR, may_retry=False)
         requeue.add(first)
         requeue.add(second)
         offered = []
@@ -59,7 +58,7 @@ def test_a_record_whose_time_is_up_is_surely_not_stored():
     """It is with no producer: nothing could send it."""
 
     async def scenario(requeue):
-        late, early = taken_back(0.0), taken_back(FAR)
+        late, early = purged_record(0.0), purged_record(FAR)
         requeue.add(late)
         requeue.add(early)
         requeue.expire()
@@ -78,10 +77,10 @@ def test_closing_answers_everybody():
     """And nothing is kept after that."""
 
     async def scenario(requeue):
-        taken = taken_back(FAR)
+        taken = purged_record(FAR)
         requeue.add(taken)
         requeue.close("_DESTROY")
-        requeue.add(taken_back(FAR))
+        requeue.add(purged_record(FAR))
         (error,) = await asyncio.gather(taken.future, return_exceptions=True)
         assert isinstance(error, DeliveryError)
         return error.stored, error.reason, bool(requeue)

@@ -6,9 +6,10 @@ from contextlib import closing
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from speech_lib.kafka.apart import Stretch, read_apart
-from speech_lib.kafka.claims import READING
-from speech_lib.kafka.consumer import RecordConsumer, consumer_config
+from speech_lib.kafka.consumer import RecordConsumer
+from speech_lib.kafka.consuming.config import consumer_config
+from speech_lib.kafka.consuming.crash_marks import READING
+from speech_lib.kafka.consuming.isolated_read import Position, read_isolated
 from speech_lib.kafka.records import ReceivedRecord
 from speech_lib.kafka.settings import ClientConfig, KafkaSettings
 from speech_lib.testing import foreign
@@ -48,7 +49,7 @@ def told(records: list[ReceivedRecord]) -> list[bytes | None]:
 def test_a_record_that_ends_its_reader_is_told_and_the_others_are_read(cluster):
     """Also two in a row; what merely raises or takes memory that it does not get is read."""
     store(cluster, b"a", b"kill", b"crash", b"raise", b"eat", b"b")
-    found = read_apart(config(cluster), Stretch("t", 0, 0), endure)
+    found = read_isolated(config(cluster), Position("t", 0, 0), endure)
     assert told(found) == [b"a", None, None, b"raise", b"eat", b"b"]
 
 
@@ -58,14 +59,14 @@ def test_a_record_that_unpacks_to_all_memory_ends_its_reader_alone(cluster):
     bomb = ForeignRecord(bytes(300 * MIB), compression="lz4")
     foreign.store(cluster.bootstrap_servers, "t", bomb)
     store(cluster, b"b")
-    found = read_apart(config(cluster), Stretch("t", 0, 0), endure)
+    found = read_isolated(config(cluster), Position("t", 0, 0), endure)
     assert told(found) == [b"a", None, b"b"]
 
 
 def test_where_no_process_can_be_had_no_record_is_to_blame(cluster):
     """All is left to be read as ever; what cannot be imported ends it before it reads."""
     store(cluster, b"a")
-    assert read_apart(config(cluster), Stretch("t", 0, 0), _not_importable) == []
+    assert read_isolated(config(cluster), Position("t", 0, 0), _not_importable) == []
 
 
 def _not_importable(_: bytes) -> None:
@@ -78,7 +79,7 @@ def member(cluster: MockCluster, group: str) -> RecordConsumer:
         group_id=group,
         topics=["t"],
         client_id="test",
-        try_apart=endure,
+        trial_decode=endure,
     )
 
 
@@ -105,7 +106,7 @@ def test_what_a_killed_member_left_is_read_apart_once(cluster):
     # A member that is only dropped has left no word that it gives the partition back.
     killed = member(cluster, "g")
     assert [each.value for each in read(killed, 3)] == [b"a", b"kill", b"b"]
-    killed._claims = None
+    killed._crash_marks = None
     killed.close()
     with closing(member(cluster, "g")) as careful:
         assert told(read(careful, 3)) == [b"a", None, b"b"]

@@ -1,10 +1,10 @@
-"""When the next librdkafka producer is built, after one has failed or could not be built.
+"""The back-off between librdkafka producers that fail for good or cannot be built.
 
-The first time at once, because most failures are over with a new producer; then after pauses that
-grow, because what lasts (a right that was taken away) would be tried twice a second. One log line
-for each change.
+`producer` asks it on its thread. Pure: time is an argument, seconds of the monotonic clock.
 
-Used by `producer`, on its thread. Pure: time is an argument.
+The first new producer comes at once, because it ends most failures. The pauses then grow, because a
+failure that lasts (a right that was taken away) would be tried twice a second. Each change is one
+log line.
 """
 
 import logging
@@ -15,13 +15,13 @@ LONGEST_PAUSE_SECONDS = 3.0
 PROBATION_SECONDS = 1.0
 """A new producer that fails like the one before it does so within half of this."""
 FORGET_SECONDS = 60.0
-"""After so long without a failure the next one is a new one."""
+"""After so long without a failure the next one counts as the first."""
 
 _log = logging.getLogger(__name__)
 
 
-class Rebuild:
-    """Counts failures without a stored record in between."""
+class RebuildBackoff:
+    """Counts the failures since the last stored record, and says when to build again."""
 
     def __init__(self) -> None:
         self._failures = 0
@@ -30,7 +30,7 @@ class Rebuild:
         self._due = 0.0
 
     def failed(self, reason: str, now: float) -> None:
-        """Take note of a producer that has failed for good, or could not be built."""
+        """Count a producer that has failed for good, or could not be built."""
         if now - self._last > FORGET_SECONDS:
             self._failures, self._reason = 0, ""
         if reason != self._reason:
@@ -40,15 +40,18 @@ class Rebuild:
         self._failures += 1
 
     def due(self, now: float) -> bool:
-        """Tell whether it is time to build the next one."""
+        """Return whether it is time to build the next producer."""
         return now >= self._due
 
     def trusts(self, built_at: float, now: float) -> bool:
-        """Tell whether a producer of that time can be called healthy, for all that came before."""
+        """Return whether a producer built at `built_at` can be called healthy.
+
+        After one failure it can at once, after several when it has outlived its probation.
+        """
         return self._failures <= 1 or now - built_at > PROBATION_SECONDS
 
     def stored(self) -> None:
-        """Take note that the present producer has stored a record."""
+        """End the back-off: the present producer has stored a record."""
         if self._failures:
             _log.warning("producer has been replaced")
         self._failures, self._reason = 0, ""

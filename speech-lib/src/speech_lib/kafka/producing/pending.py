@@ -1,6 +1,6 @@
-"""Who waits for an answer about a record: futures of the senders, answered from another thread.
+"""The senders that wait for an answer: futures of their event loops, answered from another thread.
 
-Used by `generation` and `requeue`. Touches no network.
+`client` and `requeue` each keep one `Pending`. It knows no Kafka and no network.
 """
 
 import asyncio
@@ -10,25 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from speech_lib.errors import DeliveryError
-from speech_lib.kafka.records import Stored
+from speech_lib.kafka.records import Queued, Stored
 
 Outcome = Stored | DeliveryError
-
-
-@dataclass(frozen=True, slots=True)
-class Queued:
-    """How much waits for an answer.
-
-    Attributes:
-        records: How many.
-        bytes: The length of their keys and values.
-    """
-
-    records: int
-    bytes: int
-
-    def __add__(self, other: "Queued") -> "Queued":
-        return Queued(self.records + other.records, self.bytes + other.bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,41 +22,44 @@ class _Wait:
 
 
 class Pending:
-    """The records handed to one librdkafka producer and not yet answered; thread-safe."""
+    """Records that were handed over and are not answered yet. Thread-safe.
+
+    Deadlines are seconds of the monotonic clock.
+    """
 
     def __init__(self) -> None:
         self._waits: dict[asyncio.Future[Stored], _Wait] = {}
-        self._over = False
+        self._closed = False
         self._lock = threading.Lock()
 
     def add(self, future: asyncio.Future[Stored], deadline: float, size: int) -> bool:
-        """Have a sender of `size` bytes wait until `deadline`; tell whether it still can."""
+        """Add a sender of `size` bytes that waits until `deadline`; return False once closed."""
         with self._lock:
-            if not self._over:
+            if not self._closed:
                 self._waits[future] = _Wait(deadline, size)
-            return not self._over
+            return not self._closed
 
     def forget(self, future: asyncio.Future[Stored]) -> bool:
-        """Tell whether a sender was still waiting; it is not from now on."""
+        """Remove a sender; return whether it was still waiting."""
         with self._lock:
             return self._waits.pop(future, None) is not None
 
     def settle(self, future: asyncio.Future[Stored], outcome: Outcome) -> None:
-        """Answer one sender on its own loop, unless it has been answered."""
+        """Answer one sender on its own event loop, unless it has been answered."""
         if not self.forget(future):
             return
         with suppress(RuntimeError):  # the sender's loop is closed: nobody waits any more
             future.get_loop().call_soon_threadsafe(_resolve, future, outcome)
 
     def settle_all(self, outcome: DeliveryError) -> None:
-        """Answer every sender alike, and take no more."""
+        """Give every sender the same answer, and close: `add` takes no more."""
         with self._lock:
-            self._over = True
+            self._closed = True
         for future in self.waiting():
             self.settle(future, outcome)
 
     def waiting(self) -> list[asyncio.Future[Stored]]:
-        """Return what is not answered yet."""
+        """Return the futures that are not answered yet."""
         with self._lock:
             return list(self._waits)
 
@@ -82,7 +69,7 @@ class Pending:
             return Queued(len(self._waits), sum(wait.size for wait in self._waits.values()))
 
     def take_overdue(self, now: float) -> list[asyncio.Future[Stored]]:
-        """Return who has waited for too long, each once; they still wait."""
+        """Return the senders whose deadline has passed, each once. They still wait."""
         with self._lock:
             late = {future: wait for future, wait in self._waits.items() if wait.deadline <= now}
             self._waits |= {f: replace(wait, deadline=math.inf) for f, wait in late.items()}

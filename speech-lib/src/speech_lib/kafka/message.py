@@ -1,6 +1,6 @@
-"""A message of the client library as a value of ours, whatever its writer put in.
+"""Turn a message of the client library into a `ReceivedRecord`, whatever its writer put in.
 
-Pure but for the message, which is asked. `consumer` and `apart` use it.
+`consumer` and tools that read topics call `received`. It does no I/O beyond asking the message.
 """
 
 from operator import methodcaller
@@ -19,7 +19,7 @@ def place(message: Message) -> tuple[str, int, int]:
 
 
 def received(message: Message) -> ReceivedRecord:
-    """Return a message of the client library as a value of ours, whatever its writer put in."""
+    """Return the record of a message, whatever its writer put in."""
     topic, partition, offset = place(message)
     headers = _headers(message)
     return ReceivedRecord(
@@ -34,10 +34,10 @@ def received(message: Message) -> ReceivedRecord:
     )
 
 
-# For a name that is not UTF-8 the library sets an exception, and returns a list with holes all the
-# same. Python's own call of a method does not notice that once it is specialised (after some eight
-# calls), and who touches a hole may crash the process. A call from C always looks, so this is one.
-# Ask a message once only: its next answer is the list with the holes.
+# For a name that is not UTF-8 the library sets an exception, and still returns a list, with holes.
+# Python's own call of a method does not notice the exception once it is specialised (after some
+# eight calls), and touching a hole may crash the process. A call from C always checks, so this is
+# one. Ask a message only once: its next answer is the list with the holes.
 _headers_of = methodcaller("headers")
 
 

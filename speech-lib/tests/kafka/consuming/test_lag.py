@@ -7,19 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from confluent_kafka import Consumer, TopicPartition
-from speech_lib.kafka.consumer import Partition
-from speech_lib.kafka.consumer_lag import MeasuredConsumer
+from speech_lib.kafka.consumer import RecordConsumer
 from speech_lib.kafka.producer import RecordProducer
-from speech_lib.kafka.records import Record
+from speech_lib.kafka.records import Partition, Record
 from speech_lib.kafka.settings import KafkaSettings
 
 PATIENCE_SECONDS = 30
 
 
 @contextmanager
-def member(servers: str, topic: str, group: str) -> Iterator[MeasuredConsumer]:
+def member(servers: str, topic: str, group: str) -> Iterator[RecordConsumer]:
     kafka = KafkaSettings(bootstrap_servers=servers)
-    consumer = MeasuredConsumer(kafka, group_id=group, topics=[topic], client_id="test")
+    consumer = RecordConsumer(kafka, group_id=group, topics=[topic], client_id="test")
     try:
         yield consumer
     finally:
@@ -39,7 +38,7 @@ def store(servers: str, topic: str, records: int) -> None:
     asyncio.run(scenario())
 
 
-def read(consumer: MeasuredConsumer, until: Callable[[], bool]) -> list[dict[Partition, int]]:
+def read(consumer: RecordConsumer, until: Callable[[], bool]) -> list[dict[Partition, int]]:
     """Read one record at a time until something is so; return the lag after each."""
     lags = []
     deadline = time.monotonic() + PATIENCE_SECONDS

@@ -2,7 +2,7 @@
 
 import threading
 
-from speech_lib.kafka.disposal import Disposal
+from speech_lib.kafka.producing.disposal import Disposal
 
 
 class Client:

@@ -1,9 +1,9 @@
-"""Let go of librdkafka clients on a thread of its own.
+"""Destroy librdkafka clients on a thread of their own.
 
-The last reference to a client joins its threads, and one of those may sit in a look-up of a name
-for as long as the resolver keeps it. No thread that serves others may wait for that.
+`producer` hands over each client that it is done with. Knows no Kafka.
 
-Used by `producer`. Knows no Kafka.
+Dropping the last reference to a client joins its threads. One of those may sit in a name look-up
+for as long as the resolver likes. No thread that serves others may wait for that.
 """
 
 import queue
@@ -18,19 +18,19 @@ _OUR_REFERENCES = 3
 
 
 class Disposal:
-    """Takes the last reference to each client that is done with; one after the other."""
+    """Drops the last reference to each client that it is given, one after the other."""
 
     def __init__(self) -> None:
         self._waiting: queue.SimpleQueue[object] = queue.SimpleQueue()
-        # From the beginning: where threads have run out, none could be started when it is needed.
+        # Started at once: where the system has run out of threads, it could not be started later.
         threading.Thread(target=self._run, name="kafka-disposal", daemon=True).start()
 
     def take(self, client: object) -> None:
-        """Let go of a client as soon as nobody else holds it; returns at once."""
+        """Drop a client as soon as nobody else holds it; returns at once."""
         self._waiting.put(client)
 
     def close(self) -> None:
-        """End the thread once everything taken so far is gone; returns at once."""
+        """End the thread once every client taken so far is gone; returns at once."""
         self._waiting.put(None)
 
     def _run(self) -> None:

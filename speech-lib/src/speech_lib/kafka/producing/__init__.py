@@ -1,0 +1,1 @@
+"""The parts of `speech_lib.kafka.producer`; start at `delivery`, which holds the rules."""
