@@ -851,7 +851,7 @@ def test_no_address_is_logged(cluster, caplog, monkeypatch):
     """What librdkafka complains of is in the log, without where the broker is."""
     caplog.set_level(logging.DEBUG)
     # Without memory of what other tests have made it say shortly before.
-    monkeypatch.setattr(logging.getLogger("speech_lib.kafka.producer"), "filters", [])
+    monkeypatch.setattr(logging.getLogger("speech_lib.librdkafka.producer"), "filters", [])
     servers = cluster.bootstrap_servers
     cluster.set_broker_down()
 
@@ -861,7 +861,7 @@ def test_no_address_is_logged(cluster, caplog, monkeypatch):
                 await producer.send(RECORD)
 
     asyncio.run(scenario())
-    lines = [record for record in caplog.records if record.name == "speech_lib.kafka.producer"]
+    lines = [record for record in caplog.records if record.name == "speech_lib.librdkafka.producer"]
     assert any("Connection refused" in line.getMessage() for line in lines)
     assert not any(part in caplog.text for part in servers.split(":"))
 

@@ -270,8 +270,8 @@ def test_exception_of_a_library_is_told_by_type_and_place(configure, lines) -> N
 def test_own_standard_loggers_keep_their_arguments(configure, lines) -> None:
     """Our adapters log through the standard library too, and choose what they say."""
     configure()
-    logging.getLogger("speech_lib.kafka.producer").info("broker %s", "_TRANSPORT")
-    assert lines() == [line("broker _TRANSPORT", logger="speech_lib.kafka.producer")]
+    logging.getLogger("speech_lib.librdkafka.producer").info("broker %s", "_TRANSPORT")
+    assert lines() == [line("broker _TRANSPORT", logger="speech_lib.librdkafka.producer")]
 
 
 @pytest.mark.parametrize("environment", ["production", "development"])

@@ -141,7 +141,8 @@ def without_addresses(text: str) -> str:
 
 def client_logger(role: str) -> logging.Logger:
     """Return the logger for the lines of a client's librdkafka, given to it as `logger=`."""
-    logger = logging.getLogger(f"speech_lib.kafka.{role}")
+    # Not the name of a module: its filters would take lines of ours.
+    logger = logging.getLogger(f"speech_lib.librdkafka.{role}")
     if not logger.filters:
         logger.addFilter(LimitRepeats(_REPEAT_SECONDS))
         logger.addFilter(HideAddresses())
