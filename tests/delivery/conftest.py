@@ -31,7 +31,7 @@ from docker.models.containers import Container
 from pydantic import SecretStr
 from speech_lib.errors import BrokerUnavailable
 from speech_lib.kafka.admin import TopicSpec, ensure_topics
-from speech_lib.kafka.settings import KafkaSettings
+from speech_lib.kafka.settings import KafkaSettings, SaslCredentials
 from speech_lib.testing.registry_server import RegistryServer
 from speech_tools import stack, whole_topic
 from support import compose
@@ -233,10 +233,9 @@ def kafka() -> Iterator[Kafka]:
             direct,
             KafkaSettings(
                 bootstrap_servers=f"127.0.0.1:{ports['guarded']}",
-                security_protocol="SASL_PLAINTEXT",
-                sasl_mechanism="PLAIN",
-                sasl_username=USER,
-                sasl_password=SecretStr(PASSWORD),
+                sasl=SaslCredentials(
+                    mechanism="PLAIN", username=USER, password=SecretStr(PASSWORD)
+                ),
             ),
         )
 

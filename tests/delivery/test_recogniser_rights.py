@@ -98,10 +98,10 @@ class Scene:
         guarded = self.kafka.guarded
         env = {
             "KAFKA_BOOTSTRAP_SERVERS": guarded.bootstrap_servers,
-            "KAFKA_SECURITY_PROTOCOL": guarded.security_protocol,
-            "KAFKA_SASL_MECHANISM": guarded.sasl_mechanism,
-            "KAFKA_SASL_USERNAME": guarded.sasl_username,
-            "KAFKA_SASL_PASSWORD": guarded.sasl_password.get_secret_value(),
+            "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+            "KAFKA_SASL_MECHANISM": guarded.sasl.mechanism,
+            "KAFKA_SASL_USERNAME": guarded.sasl.username,
+            "KAFKA_SASL_PASSWORD": guarded.sasl.password.get_secret_value(),
             "SCHEMA_REGISTRY_URL": self.registry_url,
             "TOPIC_AUDIO_INGRESS": self.audio,
             "TOPIC_ASR_TEXT": self.text,
@@ -160,7 +160,7 @@ def scene(kafka, tmp_path) -> Iterator[Scene]:
 
 @pytest.fixture
 def rights(kafka, scene) -> Rights:
-    made = Rights(kafka.direct, kafka.guarded.sasl_username)
+    made = Rights(kafka.direct, kafka.guarded.sasl.username)
     made.give(*scene.all_rights)
     return made
 

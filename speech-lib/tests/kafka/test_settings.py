@@ -4,7 +4,13 @@ import logging
 
 import pytest
 from pydantic import SecretStr, ValidationError
-from speech_lib.kafka.settings import HideAddresses, KafkaSettings, LimitRepeats, without_addresses
+from speech_lib.kafka.settings import (
+    HideAddresses,
+    KafkaSettings,
+    LimitRepeats,
+    SaslCredentials,
+    without_addresses,
+)
 
 COMMON = {
     "reconnect.backoff.ms": 100,
@@ -13,12 +19,9 @@ COMMON = {
     "socket.keepalive.enable": True,
     "message.max.bytes": 2_097_152,
 }
-SASL = {
-    "security_protocol": "SASL_SSL",
-    "sasl_mechanism": "SCRAM-SHA-512",
-    "sasl_username": "the-gateway",
-    "sasl_password": SecretStr("hush"),
-}
+SASL = SaslCredentials(
+    mechanism="SCRAM-SHA-512", username="the-gateway", password=SecretStr("hush")
+)
 
 
 def test_plain_connection():
@@ -32,7 +35,9 @@ def test_plain_connection():
 
 def test_secured_connection():
     """TLS, its authorities and the credentials are handed to librdkafka."""
-    settings = KafkaSettings(bootstrap_servers="one:9092", ssl_ca_location="/ca.pem", **SASL)
+    settings = KafkaSettings(
+        bootstrap_servers="one:9092", tls=True, sasl=SASL, ssl_ca_location="/ca.pem"
+    )
     assert settings.client_config() == {
         "bootstrap.servers": "one:9092",
         "security.protocol": "SASL_SSL",
@@ -46,7 +51,7 @@ def test_secured_connection():
 
 def test_settings_show_neither_address_nor_secret():
     """A settings object may end up in a log."""
-    shown = repr(KafkaSettings(bootstrap_servers="broker.internal:9092", **SASL))
+    shown = repr(KafkaSettings(bootstrap_servers="broker.internal:9092", sasl=SASL))
     for hidden in ("broker.internal", "the-gateway", "hush"):
         assert hidden not in shown
 
@@ -68,11 +73,19 @@ def test_any_kind_of_host_is_accepted(servers):
     assert KafkaSettings(bootstrap_servers=servers).bootstrap_servers == servers
 
 
-@pytest.mark.parametrize("missing", ["sasl_mechanism", "sasl_username", "sasl_password"])
-def test_credentials_are_needed_whole(missing):
-    """SASL with a part of the credentials would fail later, and less clearly."""
-    with pytest.raises(ValidationError, match="SASL takes a mechanism, a username and a password"):
-        KafkaSettings(bootstrap_servers="one:9092", **SASL | {missing: None})
+@pytest.mark.parametrize(
+    ("tls", "sasl", "protocol"),
+    [
+        (False, None, "PLAINTEXT"),
+        (True, None, "SSL"),
+        (False, SASL, "SASL_PLAINTEXT"),
+        (True, SASL, "SASL_SSL"),
+    ],
+)
+def test_the_protocol_says_how_the_connection_is_protected(tls, sasl, protocol):
+    """By TLS or not, with credentials or not."""
+    settings = KafkaSettings(bootstrap_servers="one:9092", tls=tls, sasl=sasl)
+    assert settings.client_config()["security.protocol"] == protocol
 
 
 @pytest.mark.parametrize(

@@ -1,72 +1,71 @@
-"""How to reach the brokers: the settings that every Kafka client shares, and quiet logs.
+"""How to reach the brokers: the settings that every Kafka client shares, and its log lines.
 
-`config` builds a `KafkaSettings` from the environment; `producer`, `consumer` and `topics` turn it
-into librdkafka's configuration. Its own log lines carry addresses, so `client_logger` takes them
-out. Nothing here touches a network.
+`service.config` builds a `KafkaSettings` from the environment. The adapters of this package turn it
+into librdkafka's configuration, and give their clients a `client_logger`. Touches no network.
 """
 
 import logging
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 ClientConfig = dict[str, str | int | float | bool]
 
 MAX_RECORD_BYTES = 2_097_152
-"""The largest record: agreed between producer, topics and consumer."""
+"""The largest record. Producer, topics and consumer agree on it."""
 
 _REPEAT_SECONDS = 5.0
-_ENDPOINT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
+_SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
+_MAX_PORT = 65_535
 
 
-def _endpoints(value: str) -> str:
-    """Check a comma-separated list of host:port; the text of the error does not repeat it."""
-    for part in value.split(","):
-        match = _ENDPOINT.fullmatch(part.strip())
-        if match is None or not 1 <= int(match["port"]) <= 65_535:  # noqa: PLR2004  # TCP's bound
-            raise ValueError("takes a comma-separated list of host:port")
-    return value
+def is_server_list(text: str) -> bool:
+    """Return whether a text is host:port, or several separated by commas."""
+    matches = [_SERVER.fullmatch(part.strip()) for part in text.split(",")]
+    return all(match and 1 <= int(match["port"]) <= _MAX_PORT for match in matches)
 
 
-BootstrapServers = Annotated[str, AfterValidator(_endpoints)]
+def _servers(text: str) -> str:
+    if not is_server_list(text):
+        raise ValueError("takes a comma-separated list of host:port")  # the text is not repeated
+    return text
+
+
+class SaslCredentials(BaseModel):
+    """Who this client is to the brokers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    mechanism: SaslMechanism
+    username: str = Field(repr=False)
+    password: SecretStr
 
 
 class KafkaSettings(BaseModel):
-    """Where the brokers are and how to prove who we are.
+    """Where the brokers are, and who we are to them.
 
     Neither `repr` nor a validation error shows an address or a secret.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    bootstrap_servers: BootstrapServers = Field(repr=False)
-    """Comma-separated host:port of one or more brokers."""
-    security_protocol: SecurityProtocol = "PLAINTEXT"
-    """TLS or not, SASL or not."""
-    sasl_mechanism: SaslMechanism | None = None
-    """Required with SASL_*."""
-    sasl_username: str | None = Field(default=None, repr=False)
-    """Required with SASL_*."""
-    sasl_password: SecretStr | None = None
-    """Required with SASL_*."""
+    bootstrap_servers: Annotated[str, AfterValidator(_servers)] = Field(repr=False)
+    """host:port of one or more brokers, separated by commas."""
+    tls: bool = False
+    """Whether the connection is encrypted."""
+    sasl: SaslCredentials | None = None
+    """The credentials; None where the brokers ask for none."""
     ssl_ca_location: str | None = Field(default=None, repr=False)
-    """File of the authorities to trust; the system's where it is not set."""
-
-    @model_validator(mode="after")
-    def _sasl_is_whole(self) -> Self:
-        credentials = (self.sasl_mechanism, self.sasl_username, self.sasl_password)
-        if self.security_protocol.startswith("SASL_") and not all(credentials):
-            raise ValueError("SASL takes a mechanism, a username and a password")
-        return self
+    """File of the certificate authorities to trust; the system's where it is not set."""
 
     def client_config(self) -> ClientConfig:
-        """Return librdkafka's settings that every client needs, producer, consumer or admin."""
+        """Return librdkafka's settings that every client needs: producer, consumer, admin."""
         return {
             "bootstrap.servers": self.bootstrap_servers,
-            "security.protocol": self.security_protocol,
+            "security.protocol": self._security_protocol(),
             **self._sasl(),
             **({"ssl.ca.location": self.ssl_ca_location} if self.ssl_ca_location else {}),
             # A broker that comes back is tried at least once a second.
@@ -78,16 +77,16 @@ class KafkaSettings(BaseModel):
             "message.max.bytes": MAX_RECORD_BYTES,
         }
 
+    def _security_protocol(self) -> str:
+        return ("SASL_" if self.sasl else "") + ("SSL" if self.tls else "PLAINTEXT")
+
     def _sasl(self) -> ClientConfig:
-        if not self.security_protocol.startswith("SASL_"):
+        if self.sasl is None:
             return {}
-        assert self.sasl_mechanism  # noqa: S101  # held by `_sasl_is_whole`
-        assert self.sasl_username  # noqa: S101
-        assert self.sasl_password  # noqa: S101
         return {
-            "sasl.mechanism": self.sasl_mechanism,
-            "sasl.username": self.sasl_username,
-            "sasl.password": self.sasl_password.get_secret_value(),
+            "sasl.mechanism": self.sasl.mechanism,
+            "sasl.username": self.sasl.username,
+            "sasl.password": self.sasl.password.get_secret_value(),
         }
 
 
@@ -114,10 +113,13 @@ class HideAddresses(logging.Filter):
 
 
 class LimitRepeats(logging.Filter):
-    """Lets one line of a kind through in a while.
+    """Lets one line of each kind through in a while.
 
-    A broker that is down would be reported at each attempt to connect. The format of librdkafka's
-    lines is `%s [%s] %s`, and the first argument is its name for the kind of line.
+    librdkafka reports a broker that is down at each attempt to connect. The format of its lines is
+    `%s [%s] %s`, and the first argument is its name for the kind of line.
+
+    Args:
+        seconds: Further lines of a kind are dropped for so long.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -135,13 +137,13 @@ class LimitRepeats(logging.Filter):
 
 
 def without_addresses(text: str) -> str:
-    """Replace every host:port and IP address in a line of librdkafka's by `<broker>`."""
+    """Replace every host:port and IP address in a line of librdkafka by `<broker>`."""
     return _ADDRESS.sub(lambda found: "" if "thrd:" in found[0] else "<broker>", text)
 
 
 def client_logger(role: str) -> logging.Logger:
-    """Return the logger for the lines of a client's librdkafka, given to it as `logger=`."""
-    # Not the name of a module: its filters would take lines of ours.
+    """Return the logger for the lines of a client's librdkafka, which takes it as `logger=`."""
+    # Not the name of a module: the filters would take lines of ours.
     logger = logging.getLogger(f"speech_lib.librdkafka.{role}")
     if not logger.filters:
         logger.addFilter(LimitRepeats(_REPEAT_SECONDS))

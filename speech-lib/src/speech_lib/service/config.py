@@ -16,7 +16,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from speech_lib.errors import ConfigError
-from speech_lib.kafka.settings import KafkaSettings, SaslMechanism, SecurityProtocol
+from speech_lib.kafka.settings import (
+    KafkaSettings,
+    SaslCredentials,
+    SaslMechanism,
+    SecurityProtocol,
+)
 from speech_lib.service.setting_types import (
     Environment,
     Host,
@@ -196,11 +201,17 @@ class KafkaEnvironment(EnvironmentSettings):
         """Return the way to the brokers, as the adapters take it."""
         return KafkaSettings(
             bootstrap_servers=self.kafka_bootstrap_servers,
-            security_protocol=self.kafka_security_protocol,
-            sasl_mechanism=self.kafka_sasl_mechanism,
-            sasl_username=self.kafka_sasl_username,
-            sasl_password=self.kafka_sasl_password,
+            tls=self.kafka_security_protocol.endswith("SSL"),
+            sasl=self._sasl(),
             ssl_ca_location=self.kafka_ssl_ca_location,
+        )
+
+    def _sasl(self) -> SaslCredentials | None:
+        mechanism, password = self.kafka_sasl_mechanism, self.kafka_sasl_password
+        if mechanism is None or self.kafka_sasl_username is None or password is None:
+            return None  # `_check_sasl` permits all three or none
+        return SaslCredentials(
+            mechanism=mechanism, username=self.kafka_sasl_username, password=password
         )
 
     @model_validator(mode="after")

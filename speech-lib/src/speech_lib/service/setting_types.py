@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from speech_lib.kafka.settings import is_server_list
+
 _SHOWN_CHARACTERS = 20
-_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 _HOST = re.compile(r"[A-Za-z0-9._:-]{1,255}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _MAX_PORT = 65535
@@ -126,11 +127,6 @@ def comma_separated(text: str) -> tuple[str, ...]:
     return tuple(item for item in (part.strip() for part in text.split(",")) if item)
 
 
-def _is_server_list(text: str) -> bool:
-    matches = [_HOST_AND_PORT.fullmatch(server) for server in comma_separated(text)]
-    return bool(matches) and all(m and 0 < int(m[1]) <= _MAX_PORT for m in matches)
-
-
 def _is_http_url(text: str) -> bool:
     try:
         url = urlsplit(text)
@@ -156,8 +152,7 @@ Count = Annotated[int, whole(1, 10_000)]
 Port = Annotated[int, whole(0, _MAX_PORT)]
 """0 means any free port; the log line `listening` tells which one it became."""
 Switch = Annotated[bool, Reads("true or false", _switch)]
-CommaSeparated = Annotated[tuple[str, ...], Reads("values separated by commas", comma_separated)]
-ServerList = Annotated[str, matching("host:port, or several separated by commas", _is_server_list)]
+ServerList = Annotated[str, matching("host:port, or several separated by commas", is_server_list)]
 HttpUrl = Annotated[str, matching("an http:// or https:// URL", _is_http_url)]
 Host = Annotated[str, matching("a host name or an IP address", _HOST.fullmatch)]
 Topic = Annotated[str, matching("1 to 249 letters, digits, '.', '_' or '-'", _is_topic)]
