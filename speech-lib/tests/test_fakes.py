@@ -93,7 +93,7 @@ def test_closed_producer_refuses() -> None:
 
     with pytest.raises(DeliveryError) as error:
         asyncio.run(scenario())
-    assert (error.value.stored, error.value.permanent) == ("no", False)
+    assert (error.value.stored, error.value.refused) == ("no", None)
 
 
 def test_check_raises_what_the_test_asks_for() -> None:

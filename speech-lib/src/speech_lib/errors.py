@@ -86,8 +86,3 @@ class DeliveryError(SpeechLibError):
         self.stored: Certainty = stored
         self.reason = reason
         self.refused: Refused | None = refused
-
-    @property
-    def permanent(self) -> bool:
-        """Whether the same record would be refused again, as things are."""
-        return self.refused is not None

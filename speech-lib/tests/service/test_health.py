@@ -19,7 +19,6 @@ def make_ready(health: Health, now: float) -> None:
 def test_before_anything_is_known_it_is_not_ready(health: Health) -> None:
     """Each condition has a reason from the start, and no client is admitted."""
     assert not health.ready
-    assert not health.was_ready
     assert health.reasons == {"broker": "not_yet_known", "schema": "not_yet_known"}
     assert health.not_ready_for(103.0) == 3.0
     assert not health.admits(100.0)
@@ -36,7 +35,7 @@ def test_one_condition_is_not_enough(health: Health) -> None:
 def test_ready_when_all_conditions_hold(health: Health) -> None:
     """Then there is no reason, and clients are admitted."""
     make_ready(health, 101.0)
-    assert (health.ready, health.was_ready, health.reasons) == (True, True, {})
+    assert (health.ready, health.reasons) == (True, {})
     assert (health.not_ready_for(200.0), health.admits(200.0)) == (0.0, True)
 
 
@@ -73,7 +72,7 @@ def test_draining_refuses_at_once_and_for_good(health: Health) -> None:
     make_ready(health, 101.0)
     health.drain(110.0)
     make_ready(health, 111.0)
-    assert (health.ready, health.draining, health.admits(110.0)) == (False, True, False)
+    assert (health.ready, health.admits(110.0)) == (False, False)
     assert health.reasons == {"service": "draining"}
     assert health.not_ready_for(112.0) == 2.0
 
@@ -89,7 +88,7 @@ def test_drain_and_failure_are_both_told(health: Health) -> None:
 def test_without_conditions_it_is_ready() -> None:
     """A service that depends on nothing is ready from the start."""
     health = Health([], now=0.0)
-    assert (health.ready, health.was_ready, health.admits(0.0)) == (True, True, True)
+    assert (health.ready, health.admits(0.0)) == (True, True)
 
 
 def test_unknown_condition_is_a_defect(health: Health) -> None:

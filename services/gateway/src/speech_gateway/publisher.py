@@ -79,7 +79,7 @@ class Publisher:
         try:
             stored = await delivery
         except DeliveryError as error:
-            failure = Failure.REJECTED_BY_BROKER if error.permanent else Failure.BROKER_UNAVAILABLE
+            failure = Failure.REJECTED_BY_BROKER if error.refused else Failure.BROKER_UNAVAILABLE
             raise NotStored(failure, error.stored, error.reason) from None
         return Receipt(event_id, stored.topic, stored.partition, stored.offset)
 

@@ -129,11 +129,6 @@ class EventSerializer(Generic[EventT]):
         self._schema = schema_text(event_class.event_type)
         self._schema_id: int | None = None
 
-    @property
-    def ready(self) -> bool:
-        """Whether the schema's id is known."""
-        return self._schema_id is not None
-
     def warm_up(self) -> None:
         """Learn the schema's id. Blocks; call it until it succeeds.
 

@@ -48,16 +48,6 @@ class Health:
         return not self._failed and not self._draining
 
     @property
-    def draining(self) -> bool:
-        """Whether the service is stopping."""
-        return self._draining
-
-    @property
-    def was_ready(self) -> bool:
-        """Whether the service has ever been ready."""
-        return self._was_ready
-
-    @property
     def reasons(self) -> dict[str, str]:
         """Return why the service is not ready, a reason for each condition; empty where it is."""
         return {"service": "draining"} | self._failed if self._draining else dict(self._failed)
