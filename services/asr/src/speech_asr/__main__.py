@@ -15,6 +15,7 @@ from speech_lib.errors import ConfigError, RegistryUnavailable
 from speech_lib.events import AudioInputEvent, TextRecognizedEvent
 from speech_lib.kafka.consumer import RecordConsumer
 from speech_lib.kafka.producer import RecordProducer
+from speech_lib.kafka.records import OnPartitions
 from speech_lib.kafka.registry import EventDeserializer, EventSerializer, SchemaRegistry
 from speech_lib.service.health import Health
 from speech_lib.service.logs import get_logger
@@ -31,7 +32,7 @@ from speech_asr.errors import EngineUnavailable
 from speech_asr.handler import Handler, Topics
 from speech_asr.metrics import Metrics
 from speech_asr.outbox import Condition, Outbox, Report
-from speech_asr.pipeline import OnPartitions, Pipeline
+from speech_asr.pipeline import Pipeline
 from speech_asr.pool import RecogniserPool
 from speech_asr.settings import AsrSettings
 from speech_asr.traces import CLIENT_ID, Traces

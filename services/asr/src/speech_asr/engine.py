@@ -7,9 +7,7 @@ worker process by its `EngineChoice`, which travels there by pickle.
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-SAMPLE_RATE_HZ = 16_000
-SAMPLE_BYTES = 2
-CHANNELS = 1
+from speech_lib.events import SAMPLE_BYTES, SAMPLE_RATE_HZ
 
 EngineName = Literal["pocketsphinx", "whisper"]
 

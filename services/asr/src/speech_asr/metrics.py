@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from speech_lib.kafka.records import Partition
 from speech_lib.telemetry.process_metrics import process_metrics
 
 from speech_asr import __version__
 from speech_asr.errors import Reason
-from speech_asr.offsets import Partition
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
 _FACTORS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.5, 2, 5)

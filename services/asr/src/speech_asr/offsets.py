@@ -9,8 +9,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-Partition = tuple[str, int]
-"""A topic's name and the number of one of its partitions."""
+from speech_lib.kafka.records import Partition
 
 
 @dataclass(slots=True)

@@ -15,11 +15,11 @@ from functools import partial
 from typing import Protocol
 
 from speech_lib.errors import BrokerUnavailable
-from speech_lib.kafka.records import ReceivedRecord
+from speech_lib.kafka.records import OnPartitions, Partition, Partitions, ReceivedRecord
 from speech_lib.service.logs import get_logger
 
 from speech_asr.metrics import Metrics
-from speech_asr.offsets import OffsetTracker, Partition
+from speech_asr.offsets import OffsetTracker
 
 DRAIN_SECONDS = 20.0
 """What recognitions in hand get to end after the first signal; what does not is done again."""
@@ -29,8 +29,6 @@ _UNPOLLED_SECONDS = 1.0
 _REOPEN_SECONDS = 1.0
 _LAG_EVERY_SECONDS = 1.0
 
-Partitions = frozenset[Partition]
-OnPartitions = Callable[[Partitions], None]
 _log = get_logger(__name__)
 
 

@@ -8,8 +8,9 @@ import os
 from collections.abc import Iterator
 
 from pocketsphinx import Decoder, Vad
+from speech_lib.events import SAMPLE_RATE_HZ
 
-from speech_asr.engine import SAMPLE_RATE_HZ, Recognition
+from speech_asr.engine import Recognition
 
 LANGUAGE = "en-US"
 """Of the model inside the wheel."""

@@ -7,9 +7,8 @@ and in later versions of Python takes more formats.
 import re
 import struct
 
-from speech_lib.events import AudioInput
+from speech_lib.events import CHANNELS, SAMPLE_BYTES, SAMPLE_RATE_HZ, AudioInput
 
-from speech_asr.engine import CHANNELS, SAMPLE_BYTES, SAMPLE_RATE_HZ
 from speech_asr.errors import Reason, Unprocessable
 
 MAX_CHUNKS = 64

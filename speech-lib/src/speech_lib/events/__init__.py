@@ -5,6 +5,9 @@ Pure. `model` has the events as values, `schemas` their Avro schemas, `codec` th
 """
 
 from speech_lib.events.model import (
+    CHANNELS,
+    SAMPLE_BYTES,
+    SAMPLE_RATE_HZ,
     AnyEvent,
     AudioInput,
     AudioInputEvent,
@@ -16,6 +19,9 @@ from speech_lib.events.model import (
 )
 
 __all__ = [
+    "CHANNELS",
+    "SAMPLE_BYTES",
+    "SAMPLE_RATE_HZ",
     "AnyEvent",
     "AudioInput",
     "AudioInputEvent",

@@ -18,6 +18,11 @@ from speech_lib.errors import EventError
 
 AvroRecord = dict[str, Any]
 
+SAMPLE_RATE_HZ = 16_000
+SAMPLE_BYTES = 2
+"""PCM16, little-endian."""
+CHANNELS = 1
+
 _MAX_INT = 2**31 - 1
 
 
@@ -84,7 +89,7 @@ class AudioInput:
 
     audio_bytes: bytes = field(repr=False)
     audio_format: str = "wav"
-    sample_rate_hz: int = 16_000
+    sample_rate_hz: int = SAMPLE_RATE_HZ
     language_hint: str | None = None
 
     def __post_init__(self) -> None:
