@@ -7,13 +7,20 @@ import pytest
 from speech_lib.errors import DeliveryError
 from speech_lib.kafka.records import ReceivedRecord, Record, Stored
 from speech_lib.telemetry.context import TraceContext
-from speech_lib.telemetry.spans import Message, NoSpans, Processing, Sending, Span, SpanKind, traced
+from speech_lib.telemetry.spans import (
+    Message,
+    NoSpans,
+    Processing,
+    Sending,
+    Span,
+    SpanKind,
+    SpanSink,
+)
 from speech_lib.testing.spans import KeptSpans
 
 PARENT = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1)
 CONTEXT = TraceContext(PARENT.trace_id, "00f067aa0ba902b7", 1)
 RECORD = Record("audio", b"cid", bytes(1000), {"correlation_id": "cid", "traceparent": "x"})
-SENDING = Sending(Message.of(RECORD), "client", CONTEXT, PARENT)
 ABOUT = {
     "messaging.system": "kafka",
     "messaging.client.id": "client",
@@ -24,21 +31,20 @@ ABOUT = {
 }
 
 
-async def deliver(outcome):
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
-
-
-def run(outcome, sink):
+def send(outcome: Stored | BaseException, sink: SpanSink) -> None:
+    """Send the record, of which this comes."""
     clock = itertools.count(100, 5)
-    return asyncio.run(traced(deliver(outcome), SENDING, sink, lambda: next(clock)))
+    message = Message.of(RECORD)
+    with Sending(sink, lambda: next(clock), message, "client", CONTEXT, PARENT) as sending:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        sending.stored = outcome
 
 
 def test_a_delivery_is_told_with_its_place():
-    """From the hand-over to the broker's answer, which the caller gets as it is."""
-    sink, stored = KeptSpans(), Stored("audio", 3, 7)
-    assert run(stored, sink) is stored
+    """From the hand-over to the broker's answer."""
+    sink = KeptSpans()
+    send(Stored("audio", 3, 7), sink)
     place = {"messaging.destination.partition.id": "3", "messaging.kafka.offset": 7}
     operation = {"messaging.operation.name": "send", "messaging.operation.type": "send"}
     assert sink.spans == [
@@ -65,7 +71,7 @@ def test_a_delivery_that_failed_is_told_by_its_code(error, code):
     """Never by its text; the caller gets the error as it is."""
     sink = KeptSpans()
     with pytest.raises(type(error)):
-        run(error, sink)
+        send(error, sink)
     (span,) = sink.spans
     assert span.error == code
     assert "messaging.kafka.offset" not in span.attributes
@@ -73,8 +79,16 @@ def test_a_delivery_that_failed_is_told_by_its_code(error, code):
 
 def test_a_span_that_nobody_wants_is_not_described():
     """The clock is not even asked."""
-    outcome = asyncio.run(traced(deliver(Stored("audio", 0, 0)), SENDING, NoSpans(), pytest.fail))
-    assert outcome == Stored("audio", 0, 0)
+    with Sending(NoSpans(), pytest.fail, Message.of(RECORD), "client", CONTEXT, PARENT) as sending:
+        sending.stored = Stored("audio", 0, 0)
+
+
+def test_a_delivery_that_nobody_waited_for_is_not_told():
+    """How it ended is not known."""
+    sink = KeptSpans()
+    with pytest.raises(asyncio.CancelledError):
+        send(asyncio.CancelledError(), sink)
+    assert sink.spans == []
 
 
 def test_processing_is_told_with_who_made_the_record():

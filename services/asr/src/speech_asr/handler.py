@@ -131,7 +131,8 @@ class Handler:
         trace.recognised(began_ns, seconds, audio_seconds)
         context = trace.child()
         text = self._text(utterance, recognition, trace.fetched_ms, context)
-        await trace.send(self._outbox.store_text(text), text, context)
+        with trace.sending(text, context) as sending:
+            sending.stored = await self._outbox.store_text(text)
         self._count(recognition, audio_seconds, seconds)
         _log.info(
             "utterance",
@@ -204,12 +205,8 @@ class Handler:
         if record.damaged_from is not None:
             whole = empty("unreadable")
         # It keeps its headers as it came, so the trace of who made it is told by a link.
-        await trace.send(
-            self._outbox.store_dead_letter(whole, empty),
-            whole,
-            trace.child(),
-            link=trace.processing.parent,
-        )
+        with trace.sending(whole, trace.child(), link=trace.processing.parent) as sending:
+            sending.stored = await self._outbox.store_dead_letter(whole, empty)
         self._metrics.utterances.labels(Outcome.DEAD_LETTER.value).inc()
         self._metrics.dead_letters.labels(reason.value).inc()
         _log.warning(

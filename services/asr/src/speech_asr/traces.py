@@ -5,11 +5,10 @@ only the ids are made, because the text's record carries them on.
 """
 
 import time
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from speech_lib.kafka import headers
-from speech_lib.kafka.records import ReceivedRecord, Record, Stored
+from speech_lib.kafka.records import ReceivedRecord, Record
 from speech_lib.telemetry.context import TraceContext
 from speech_lib.telemetry.spans import (
     Message,
@@ -19,7 +18,6 @@ from speech_lib.telemetry.spans import (
     Span,
     SpanKind,
     SpanSink,
-    traced,
 )
 
 CLIENT_ID = "speech-asr"
@@ -87,18 +85,12 @@ class Trace:
             )
         )
 
-    async def send(
-        self,
-        delivery: Awaitable[Stored],
-        record: Record,
-        context: TraceContext,
-        link: TraceContext | None = None,
-    ) -> None:
-        """Await that a result is stored, and record that it was sent."""
-        sending = Sending(
-            Message.of(record), CLIENT_ID, context, parent=self.processing.context, link=link
-        )
-        await traced(delivery, sending, self.sink, time.time_ns)
+    def sending(
+        self, record: Record, context: TraceContext, link: TraceContext | None = None
+    ) -> Sending:
+        """Return the span of storing a result, as a context manager."""
+        message, parent = Message.of(record), self.processing.context
+        return Sending(self.sink, time.time_ns, message, CLIENT_ID, context, parent, link)
 
     def end(self, error: str | None = None) -> None:
         """Record the whole; `error` is why there is no text."""

@@ -16,7 +16,7 @@ from speech_lib.kafka import headers
 from speech_lib.kafka.producer import RecordProducer
 from speech_lib.kafka.records import Record, Stored
 from speech_lib.kafka.registry import EventSerializer
-from speech_lib.telemetry.spans import Message, NoSpans, Sending, SpanSink, traced
+from speech_lib.telemetry.spans import Message, NoSpans, Sending, SpanSink
 
 from speech_gateway import wav
 from speech_gateway.errors import Failure, NotStored
@@ -64,20 +64,22 @@ class Publisher:
                 ended_ms=_milliseconds(context, utterance.ended_at),
             ),
         )
-        sending = Sending(Message.of(record), CLIENT_ID, trace, parent=context.trace)
         clock = asyncio.get_running_loop().time
-        delivery = traced(
-            self.producer.hand_over(record),
-            sending,
+        sending = Sending(
             self.spans,
             lambda: context.nanoseconds(clock()),
+            Message.of(record),
+            CLIENT_ID,
+            trace,
+            parent=context.trace,
         )
-        return self._receipt(event.event_id, delivery)
+        return self._receipt(event.event_id, self.producer.hand_over(record), sending)
 
     @staticmethod
-    async def _receipt(event_id: str, delivery: Awaitable[Stored]) -> Receipt:
+    async def _receipt(event_id: str, answer: Awaitable[Stored], sending: Sending) -> Receipt:
         try:
-            stored = await delivery
+            with sending:
+                stored = sending.stored = await answer
         except DeliveryError as error:
             failure = Failure.REJECTED_BY_BROKER if error.refused else Failure.BROKER_UNAVAILABLE
             raise NotStored(failure, error.stored, error.reason) from None

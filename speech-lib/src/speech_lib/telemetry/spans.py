@@ -1,17 +1,17 @@
 """What a span of a trace is, and the spans of sending and processing a record.
 
-Pure: a span is described after the fact, from ids that `tracing` made and times that were noted,
-and given to a `SpanSink`. So no library stands in the way of an utterance: where nothing is
-exported (`NoSpans`), nothing is even described; `otlp` is the sink that exports.
+The services describe spans here and give them to a `SpanSink`: `NoSpans` where nothing is exported,
+else `otlp`. Pure: ids come from `context`, and times are noted by the caller.
 
 Names and attributes are those of OpenTelemetry's semantic conventions, in the version of
-`CONVENTIONS`: https://opentelemetry.io/docs/specs/semconv/messaging/kafka/. Attributes of our own
-begin with `speech.`. Never audio, words, or the addresses of clients and brokers.
+`CONVENTIONS`: https://opentelemetry.io/docs/specs/semconv/messaging/kafka/. Our own attributes
+begin with `speech.`. No span holds audio, words, or the addresses of clients and brokers.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from types import TracebackType
 from typing import Protocol, Self
 
 from speech_lib.kafka import headers
@@ -19,19 +19,19 @@ from speech_lib.kafka.records import ReceivedRecord, Record, Stored
 from speech_lib.telemetry.context import TraceContext
 
 CONVENTIONS = "https://opentelemetry.io/schemas/1.44.0"
-"""The schema that the attributes follow, told to whoever receives them."""
+"""The schema that the attributes follow. The collector is told it."""
 
 CORRELATION_ID = "speech.correlation_id"
 ERROR_TYPE = "error.type"
 _OTHER = "_OTHER"
-"""What the conventions call an error that has no name."""
+"""The conventions' name for an error that has none."""
 _MAX_KEY_CHARACTERS = 64
 
 Attributes = Mapping[str, str | int | float]
 
 
 class SpanKind(Enum):
-    """Which side of which exchange a span is; named as in OpenTelemetry."""
+    """Which side of which exchange a span is. The names are OpenTelemetry's."""
 
     SERVER = auto()
     PRODUCER = auto()
@@ -44,15 +44,15 @@ class Span:
     """One piece of work that has ended.
 
     Attributes:
-        name: Of few different values, as traces are grouped by it.
+        name: One of few values, because traces are grouped by it.
         kind: See `SpanKind`.
         context: Its own ids.
-        parent: The span that it is a part of; none for the first of a trace.
+        parent: The span that it is a part of; None for the first of a trace.
         start_ns: Nanoseconds since the epoch.
-        end_ns: Likewise.
+        end_ns: Nanoseconds since the epoch.
         attributes: See the module.
         link: The span that made the record that this one is about.
-        error: Why it failed, a short code; none where it did not.
+        error: A short code for why the work failed; None where it did not.
     """
 
     name: str
@@ -67,14 +67,14 @@ class Span:
 
 
 class SpanSink(Protocol):
-    """What takes spans; its methods return at once and never raise."""
+    """Takes spans. Its methods return at once and never raise."""
 
     def wants(self, context: TraceContext) -> bool:
-        """Tell whether a span of this trace is worth describing."""
+        """Return whether a span of this trace is worth describing."""
         ...
 
     def record(self, span: Span) -> None:
-        """Take a span that `wants` has said yes to."""
+        """Take a span that `wants` has agreed to."""
         ...
 
     async def close(self) -> None:
@@ -83,10 +83,10 @@ class SpanSink(Protocol):
 
 
 class NoSpans:
-    """Takes nothing: what a service has that is not told where to export to."""
+    """The sink of a service that exports nothing."""
 
     def wants(self, context: TraceContext) -> bool:  # noqa: ARG002 - as every sink
-        """Tell that no span is."""
+        """Return False."""
         return False
 
     def record(self, span: Span) -> None:
@@ -98,13 +98,13 @@ class NoSpans:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is told of a record: not what it holds, so that this keeps no audio alive.
+    """A record without its content, so that a span keeps no audio in memory.
 
     Attributes:
-        topic: Where it is or goes.
-        key: As text; empty where it is none, as in records that are not ours.
+        topic: The record's topic.
+        key: The record's key as text; empty where it is no short text, as in foreign records.
         body_bytes: The length of its value.
-        correlation_id: Of its utterance; empty where it tells none.
+        correlation_id: Its utterance's; empty where its headers name none.
     """
 
     topic: str
@@ -123,7 +123,7 @@ class Message:
         )
 
     def attributes(self, operation: str, client_id: str) -> dict[str, str | int | float]:
-        """Return the attributes of a client that does something with the record."""
+        """Return the attributes of a client's operation on the record."""
         texts = {
             "messaging.kafka.message.key": self.key,
             "messaging.message.conversation_id": self.correlation_id,
@@ -139,79 +139,73 @@ class Message:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sending:
-    """A record on its way to the broker.
+    """The span of sending a record: a context manager around the wait for the broker's answer.
+
+    Set `stored` within. An error that leaves it ends the span with the error's `reason`, a short
+    code, or with `_OTHER`. Where the sink does not want the span, nothing is described.
 
     Attributes:
-        message: What is sent.
-        client_id: Who sends it, as the brokers know it.
-        context: The ids of the span.
-        parent: What it is sent for.
+        sink: Takes the span.
+        clock: Returns nanoseconds since the epoch.
+        message: The record, without its content.
+        client_id: The name that the brokers know the sender by.
+        context: The span's ids.
+        parent: The work that the record is sent for.
         link: The span that made the record, where that is another one than this.
+        stored: The broker's answer.
     """
 
+    sink: SpanSink
+    clock: Callable[[], int]
     message: Message
     client_id: str
     context: TraceContext
     parent: TraceContext
     link: TraceContext | None = None
+    stored: Stored | None = None
+    _start_ns: int = 0
 
-    def span(self, start_ns: int, end_ns: int, came_of: Stored | str) -> Span:
-        """Describe the whole of it; `came_of` is a code where it is not known to be stored."""
+    def __enter__(self) -> Self:
+        if self.sink.wants(self.context):
+            self._start_ns = self.clock()
+        return self
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        cancelled = error is not None and not isinstance(error, Exception)
+        if not cancelled and self.sink.wants(self.context):
+            self.sink.record(self._span(error))
+
+    def _span(self, error: BaseException | None) -> Span:
         attributes = self.message.attributes("send", self.client_id)
-        if isinstance(came_of, Stored):
-            attributes |= _place(came_of.partition, came_of.offset)
+        if self.stored is not None:
+            attributes |= _place(self.stored.partition, self.stored.offset)
         return Span(
             name=f"send {self.message.topic}",
             kind=SpanKind.PRODUCER,
             context=self.context,
             parent=self.parent,
-            start_ns=start_ns,
-            end_ns=end_ns,
+            start_ns=self._start_ns,
+            end_ns=self.clock(),
             attributes=attributes,
             link=self.link,
-            error=came_of if isinstance(came_of, str) else None,
+            error=None if error is None else str(getattr(error, "reason", _OTHER)),
         )
-
-
-async def traced(
-    delivery: Awaitable[Stored], sending: Sending, sink: SpanSink, clock: Callable[[], int]
-) -> Stored:
-    """Await a delivery and record its span; holds nothing of the record meanwhile.
-
-    Args:
-        delivery: Its errors have a `reason`, a short code.
-        sending: What is told of it.
-        sink: Where the span goes.
-        clock: Returns nanoseconds since the epoch.
-
-    Raises:
-        Exception: whatever the delivery does.
-    """
-    if not sink.wants(sending.context):
-        return await delivery
-    start_ns = clock()
-    try:
-        stored = await delivery
-    except Exception as error:
-        reason = str(getattr(error, "reason", _OTHER))
-        sink.record(sending.span(start_ns, clock(), reason))
-        raise
-    sink.record(sending.span(start_ns, clock(), stored))
-    return stored
 
 
 @dataclass(frozen=True, slots=True)
 class Processing:
-    """A record that is worked on, from reading it until what came of it is stored.
+    """The work on a record, from reading it until its result is stored.
 
     Attributes:
-        record: What was read.
-        client_id: Who read it, as the brokers know it.
+        record: The record that was read.
+        client_id: The name that the brokers know the reader by.
         group_id: The consumer group.
-        context: The ids of the span.
-        parent: The span that made the record, where its headers tell; it is linked to as well.
+        context: The span's ids.
+        parent: The span that made the record, where its headers name one. It is linked too.
         start_ns: When it was read, in nanoseconds since the epoch.
     """
 
@@ -223,7 +217,7 @@ class Processing:
     start_ns: int
 
     def span(self, end_ns: int, error: str | None) -> Span:
-        """Describe the whole of it; `error` is a short code where the record led to no result."""
+        """Describe the whole work; `error` is a short code where it led to no result."""
         record = self.record
         return Span(
             name=f"process {record.topic}",
