@@ -1,8 +1,8 @@
 """Every error that this package raises: one base, few kinds, each saying whose fault it is.
 
-The adapters (`producer`, `consumer`, `topics`, `registry`) translate what their libraries raise
-into these, so that a service never catches a Kafka or HTTP client's exception. The texts name kinds
-and Kafka error codes only: no address, no secret, no content of a record.
+The adapters in `kafka` turn the exceptions of their libraries into these, so that a service never
+catches one of a Kafka or HTTP client. The texts name kinds and Kafka error codes only: no address,
+no secret, no content of a record.
 """
 
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 Certainty = Literal["no", "unknown"]
 
 Refused = Literal["record", "topic"]
-"""What a refusal is about: this one record, or the topic and what this client may do with it."""
+"""What is refused: this one record, or whatever this client does with the topic."""
 
 
 class SpeechLibError(Exception):
@@ -18,11 +18,11 @@ class SpeechLibError(Exception):
 
 
 class ConfigError(SpeechLibError):
-    """The environment is wrong; the text is the one line for whoever started the program."""
+    """The environment is wrong. The text is the one line for the person who started the program."""
 
 
 class EventError(SpeechLibError):
-    """A value is not a valid event: a defect of whoever made it."""
+    """A value is not a valid event: a defect of its writer."""
 
 
 class NotAvro(EventError):
@@ -34,11 +34,11 @@ class WrongSchema(EventError):
 
 
 class RegistryUnavailable(SpeechLibError):
-    """The schema registry could not be reached or failed; trying again later may help."""
+    """The schema registry could not be reached, or failed. A later try may succeed."""
 
 
 class SchemaRefused(SpeechLibError):
-    """The registry will not take or look up the schema, however often it is asked."""
+    """The registry refuses to take or look up the schema, however often it is asked."""
 
 
 class SchemaNotFound(SpeechLibError):
@@ -46,7 +46,7 @@ class SchemaNotFound(SpeechLibError):
 
 
 class BrokerUnavailable(SpeechLibError):
-    """The broker could not be reached or did not do what was asked; trying again may help.
+    """The broker could not be reached, or did not do what was asked. A later try may succeed.
 
     Attributes:
         reason: The name of the Kafka error, for example `_TRANSPORT`.
@@ -77,8 +77,8 @@ class DeliveryError(SpeechLibError):
     Attributes:
         stored: `no` where the record is certainly not in the log, `unknown` where it may be.
         reason: The name of the Kafka error, for example `MSG_SIZE_TOO_LARGE`.
-        refused: `record` where this record would be refused again, `topic` where every record
-            would be, until the topic or this client's rights change; None where it may pass.
+        refused: `record` where this record would be refused again. `topic` where every record
+            would be, until the topic or this client's rights change. None where it may pass.
     """
 
     def __init__(self, *, stored: Certainty, reason: str, refused: Refused | None = None) -> None:

@@ -1,7 +1,7 @@
 """Ask a service's operations port whether it is ready: the health check of the containers.
 
-Run as `python -m speech_lib.healthcheck`, because the images hold no curl. Exits 0 if `/readyz`
-answers 200, 1 otherwise; prints what it says, for `docker inspect`.
+Run as `python -m speech_lib.healthcheck`, because the images hold no curl. Exits with 0 if
+`/readyz` answers 200, else with 1, and prints the answer for `docker inspect`.
 """
 
 import http.client

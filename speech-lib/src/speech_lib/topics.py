@@ -1,8 +1,8 @@
 """Make the topics of the pipeline: the one-shot that deployments run before the services.
 
-`python -m speech_lib.topics` waits for the broker, makes what is missing, sets what is there, and
-ends with 0, with 2 where the environment is wrong, with 3 where the broker refuses, or with 1 where
-it was stopped before. `speech_lib.kafka.admin` does the work.
+`python -m speech_lib.topics` waits for the broker, makes the topics that are missing and configures
+the others. It exits with 0, with 2 where the environment is wrong, with 3 where the broker refuses,
+and with 1 where it was stopped before. `speech_lib.kafka.admin` does the work.
 """
 
 import sys
@@ -24,18 +24,18 @@ MAX_RETENTION_BYTES = 1024**5
 
 
 class TopicsEnvironment(KafkaEnvironment):
-    """What the one-shot reads."""
+    """The environment variables of the one-shot."""
 
     topic_dead_letter: Topic = Field("speech.audio.ingress.dlq", alias="TOPIC_DEAD_LETTER")
     """Topic of the records that cannot be processed."""
 
     topic_partitions: Annotated[int, whole(1, 1_000)] = Field(6, alias="TOPIC_PARTITIONS")
-    """Partitions of each topic that is made: how many recognisers can share the work."""
+    """Partitions of each topic that is made: the most recognisers that can share the work."""
 
     topic_retention_bytes: (
         Annotated[int, whole(MIN_RETENTION_BYTES, MAX_RETENTION_BYTES)] | None
     ) = Field(None, alias="TOPIC_RETENTION_BYTES")
-    """Bytes that each partition of each topic keeps; without a bound by size where it is unset."""
+    """Bytes that each partition of each topic keeps; unbounded by size where it is unset."""
 
     def specs(self) -> list[TopicSpec]:
         """Return the topics of the pipeline."""

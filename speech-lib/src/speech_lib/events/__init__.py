@@ -1,7 +1,7 @@
 """The events of the pipeline: `from speech_lib.events import AudioInputEvent`.
 
-Pure. `model` has the events as values, `schemas` their Avro schemas, `codec` their bytes, and
-`writer_schema` what of a foreign schema may be read.
+Pure. `model` holds the events as values, `schemas` their Avro schemas. `codec` turns events into
+bytes and back, and `writer_schema` decides which foreign schemas may be read.
 """
 
 from speech_lib.events.model import (

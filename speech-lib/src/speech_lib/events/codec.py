@@ -1,8 +1,8 @@
 """Events as bytes and back: the Confluent wire format around Avro.
 
-Magic byte 0, the schema's id in four bytes (big-endian), the Avro body; see "Wire format" in the
-documentation of the Confluent Schema Registry. `registry` knows the ids; this module knows neither
-registry nor network.
+Magic byte 0, the schema's id in four bytes (big-endian), the Avro body: see "Wire format" in the
+documentation of the Confluent Schema Registry. `kafka.registry` calls it and knows the ids. This
+module knows neither registry nor network.
 """
 
 import io
@@ -29,7 +29,7 @@ def encode(event: AnyEvent, schema_id: int) -> bytes:
 
     Args:
         event: Valid, as every event is.
-        schema_id: Of the event's schema in the registry.
+        schema_id: The id of the event's schema in the registry.
     """
     out = io.BytesIO()
     out.write(_HEADER.pack(_MAGIC, schema_id))
@@ -41,7 +41,7 @@ def split(data: bytes) -> tuple[int, bytes]:
     """Return the schema's id and the Avro body of a record's value.
 
     Raises:
-        NotAvro: It does not begin as the wire format does.
+        NotAvro: The value does not begin as the wire format does.
     """
     if len(data) < _HEADER.size:
         raise NotAvro("the value is shorter than the header of the wire format")
@@ -55,7 +55,7 @@ def decode(event_class: type[EventT], data: bytes, writer_schema: str) -> EventT
     """Return the event in a record's value.
 
     Args:
-        event_class: What is expected.
+        event_class: The class of the expected event.
         data: The whole value, header included.
         writer_schema: The schema of the value's id: ours, or an older or newer version of it.
 

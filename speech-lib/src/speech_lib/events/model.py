@@ -1,9 +1,11 @@
-"""The events of the pipeline: frozen values, valid once built, so that nobody checks again.
+"""The events of the pipeline: frozen values, valid once built, so that nobody checks them again.
 
-The gateway makes `AudioInputEvent`s, the recogniser turns each into a `TextRecognizedEvent`;
-`codec` writes and reads them. An event equals itself after a round trip through Avro, because what
-Avro cannot hold is taken off when it is built: the timestamp has whole milliseconds in UTC, the
-confidence the precision of a 32-bit float. Pure: no schema, no Kafka.
+The gateway makes `AudioInputEvent`s, and the recogniser turns each into a `TextRecognizedEvent`.
+`codec` writes and reads them. Pure: no schema, no Kafka.
+
+An event equals itself after a round trip through Avro. What Avro cannot hold is dropped when the
+event is built: the timestamp has whole milliseconds in UTC, the confidence the precision of a
+32-bit float.
 """
 
 import struct
@@ -69,7 +71,7 @@ def _member(record: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401  # che
 
 
 class Payload(Protocol):
-    """What an event is about."""
+    """The content of an event."""
 
     def to_record(self) -> AvroRecord:
         """Return the payload as its schema names it."""
@@ -84,7 +86,7 @@ class AudioInput:
         audio_bytes: A whole file in `audio_format`.
         audio_format: Always `wav` so far.
         sample_rate_hz: Samples a second.
-        language_hint: A BCP 47 tag given by the speaker's client, or nothing.
+        language_hint: The BCP 47 tag that the client gave, if any.
     """
 
     audio_bytes: bytes = field(repr=False)
@@ -128,7 +130,7 @@ class TextRecognized:
 
     Attributes:
         text: The words, empty where nothing was said.
-        language: The language of the model that heard them.
+        language: The BCP 47 tag of the model's language.
         confidence: 0 to 1, the mean of the words' posteriors; 0 for empty text.
     """
 
@@ -170,9 +172,9 @@ class Event(Generic[PayloadT]):
         event_type: The name of the event's schema.
         event_id: A UUID4, new for each event.
         correlation_id: A UUID4 that follows an utterance from the handshake to its text.
-        timestamp: When the event was made.
-        source_service: Who made it: `gateway` or `asr`.
-        payload: What it is about.
+        timestamp: The time at which the event was made.
+        source_service: The service that made it: `gateway` or `asr`.
+        payload: The content.
     """
 
     event_type: ClassVar[str]
@@ -196,10 +198,10 @@ class Event(Generic[PayloadT]):
 
     @classmethod
     def new(cls, *, correlation_id: str, source_service: str, payload: PayloadT) -> Self:
-        """Make an event of now, with an id of its own.
+        """Make an event with a new id and the present time.
 
         Raises:
-            EventError: A value is not what its attribute takes.
+            EventError: A value does not fit its attribute.
         """
         return cls(str(uuid.uuid4()), correlation_id, datetime.now(UTC), source_service, payload)
 

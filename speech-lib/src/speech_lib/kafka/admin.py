@@ -1,6 +1,6 @@
 """Make topics with the sizes and retention that the services rely on.
 
-`speech_lib.topics`, the one-shot of deployments, calls `ensure_topics`, and so do tests and tools.
+`speech_lib.topics`, the one-shot of deployments, calls `ensure_topics`. So do tests and tools.
 Brokers make no topic by themselves: one made by an early client would refuse long utterances.
 """
 
@@ -27,7 +27,7 @@ HOUR_MS = 60 * 60 * 1000
 DAY_MS = 24 * HOUR_MS
 _SEGMENTS_KEPT = 8
 _MAX_SEGMENT_BYTES = 1024**3
-"""Kafka's own size of a segment."""
+"""Kafka's default for `segment.bytes`."""
 _DEFAULT_OF_BROKER = -1
 
 _FORBIDDEN = frozenset(
@@ -39,7 +39,7 @@ _FORBIDDEN = frozenset(
         KafkaError.TOPIC_EXCEPTION,  # not a valid name
     }
 )
-"""What asking again does not change."""
+"""Errors that asking again does not end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,14 @@ class TopicSpec:
     """A topic as it should be.
 
     Attributes:
-        name: Of the topic.
-        retention_ms: How long records are kept; voice is personal.
-        partitions: How many consumers of a group can share it. Kept as it is where the topic
-            exists, because more of them would break the order of keys.
-        retention_bytes: How much each partition keeps at most, a segment aside; the oldest records
-            go first, however young they are. None leaves a topic that is there as it is.
-        uncompressed: Whether the broker unpacks what it is sent, and so refuses what is larger than
-            a record may be once it is unpacked. Else a reader finds that out, by its memory.
+        name: The topic's name.
+        retention_ms: Milliseconds for which records are kept; voice is personal.
+        partitions: The most consumers of a group that can share it. A topic that exists keeps its
+            number, because more partitions would break the order of keys.
+        retention_bytes: The bytes that each partition keeps at most, a segment aside. The oldest
+            records go first, however young they are. None leaves an existing topic as it is.
+        uncompressed: Whether the broker unpacks what it is sent, and so refuses a record that is
+            too large once unpacked. Otherwise it would take the memory of a reader.
     """
 
     name: str
@@ -64,12 +64,12 @@ class TopicSpec:
     uncompressed: bool = False
 
     def config(self) -> dict[str, str]:
-        """Return the topic's settings at the broker."""
+        """Return the topic's configuration at the broker."""
         return {
             "max.message.bytes": str(MAX_RECORD_BYTES),
             "retention.ms": str(self.retention_ms),
-            # Whole segments are deleted, never single records: with Kafka's own week a segment,
-            # what people said would be kept for up to a week longer.
+            # Kafka deletes whole segments, never single records. With its default of a week a
+            # segment, what people said would be kept for up to a week longer.
             "segment.ms": str(HOUR_MS),
             "cleanup.policy": "delete",
             **({"compression.type": "uncompressed"} if self.uncompressed else {}),
@@ -79,22 +79,22 @@ class TopicSpec:
     def _bounded_by_size(self) -> dict[str, str]:
         if self.retention_bytes is None:
             return {}
-        # The newest segment is never deleted: with Kafka's own gigabyte, it alone could be more.
+        # The newest segment is never deleted. At Kafka's default size it alone could be larger.
         segment = min(self.retention_bytes // _SEGMENTS_KEPT, _MAX_SEGMENT_BYTES)
         return {"retention.bytes": str(self.retention_bytes), "segment.bytes": str(segment)}
 
 
 def ensure_topics(kafka: KafkaSettings, specs: Sequence[TopicSpec], timeout: float = 10.0) -> None:
-    """Make the topics that are missing and set those that are there. Blocks; may be repeated.
+    """Make the topics that are missing, and configure those that exist. Blocks. May be repeated.
 
     Args:
         kafka: How to reach the brokers.
-        specs: What there should be.
+        specs: The topics.
         timeout: Seconds for each of at most three requests.
 
     Raises:
         BrokerUnavailable: Later it may work.
-        TopicMissing: The broker refuses to make or set a topic.
+        TopicMissing: The broker refuses to make or configure a topic.
     """
     admin = AdminClient(kafka.client_config(), logger=client_logger("topics"))
     existing = _create(admin, specs, timeout)
@@ -103,7 +103,7 @@ def ensure_topics(kafka: KafkaSettings, specs: Sequence[TopicSpec], timeout: flo
 
 
 def _create(admin: AdminClient, specs: Sequence[TopicSpec], timeout: float) -> list[TopicSpec]:
-    """Make topics; return those that were there before."""
+    """Make topics; return those that existed before."""
     wanted = [
         NewTopic(spec.name, spec.partitions, _DEFAULT_OF_BROKER, config=spec.config())
         for spec in specs
@@ -143,7 +143,7 @@ def _resource(spec: TopicSpec) -> ConfigResource:
 
 
 def _wait_for_leaders(admin: AdminClient, specs: Sequence[TopicSpec], timeout: float) -> None:
-    """Wait until the topics can be written to, so that who starts next finds them."""
+    """Wait until the topics can be written to, so that services that start next find them."""
     attempts = Retrying(
         retry=retry_if_result(bool), stop=stop_after_delay(timeout), wait=wait_fixed(0.1)
     )

@@ -1,8 +1,8 @@
 """The headers of the records on each topic, in one place.
 
-Those who write build them here, those who read use the names. They carry what a trace of an
-utterance and a reader of dead letters need without decoding the value. Times are milliseconds since
-the epoch by the writer's clock.
+Writers build them here, and readers use the names. The headers tell a trace of an utterance and a
+reader of dead letters what they need without decoding the value. Times are milliseconds since the
+epoch by the writer's clock.
 """
 
 import time

@@ -1,9 +1,8 @@
-"""The schema registry: ids of our schemas, schemas of other people's ids.
+"""The schema registry: the ids of our schemas, and the schemas of foreign ids.
 
-The gateway and the recogniser build a `SchemaRegistry` in their `run`, warm their `EventSerializer`
-up before they are ready, and decode with an `EventDeserializer`. All calls block: run them in a
-thread. The client library's own retries are off, because waiting is the caller's business
-(`startup`).
+The services build a `SchemaRegistry` in their `run`, warm their `EventSerializer` up before they
+are ready, and decode with an `EventDeserializer`. All calls block, so they belong on a thread. The
+client library does not retry: the caller waits (`startup`).
 """
 
 import logging
@@ -33,21 +32,22 @@ class SchemaRegistry:
     """A client of the registry's REST API.
 
     Args:
-        url: Of the registry, `http://…` or `https://…`.
+        url: `http://…` or `https://…`.
         timeout: Seconds to connect, and again to answer.
     """
 
     def __init__(self, url: str, timeout: float = 3.0) -> None:
-        # They log every request with its address.
+        # These log every request with its address.
         for name in ("httpx", "httpx2", "httpcore", "httpcore2"):
             logging.getLogger(name).setLevel(logging.WARNING)
         self._client = SchemaRegistryClient({"url": url, "timeout": timeout, "max.retries": 0})
 
     def register(self, subject: str, schema: str) -> int:
-        """Add a schema to a subject, unless it is there, and return its id.
+        """Add a schema to a subject, unless the subject has it, and return its id.
 
         Raises:
-            SchemaRefused: It is not compatible with those before it, not valid, or not permitted.
+            SchemaRefused: The schema is not compatible with its predecessors, not valid, or not
+                permitted.
             RegistryUnavailable: Later it may work.
         """
         return _translated(
@@ -55,11 +55,11 @@ class SchemaRegistry:
         )
 
     def lookup(self, subject: str, schema: str) -> int:
-        """Return the id of a schema that somebody has registered.
+        """Return the id of a registered schema.
 
         Raises:
-            SchemaNotFound: Nobody has.
-            SchemaRefused: It is not valid, or asking is not permitted.
+            SchemaNotFound: The schema is not registered.
+            SchemaRefused: The schema is not valid, or asking is not permitted.
             RegistryUnavailable: Later it may work.
         """
         found = _translated(
@@ -68,7 +68,7 @@ class SchemaRegistry:
         return _required(found.schema_id)
 
     def schema(self, schema_id: int) -> str:
-        """Return the schema of an id; asks once for each.
+        """Return the schema of an id. Each id is asked for once.
 
         Raises:
             SchemaNotFound: The registry does not know the id.
@@ -110,10 +110,10 @@ class EventSerializer(Generic[EventT]):
     """Encodes the events of one topic.
 
     Args:
-        registry: Where the schema's id comes from.
+        registry: Knows the schema's id.
         topic: Decides on the subject.
-        event_class: What will be encoded.
-        auto_register: Whether a schema that is not registered yet may be; if not, it is looked up.
+        event_class: The class of the events.
+        auto_register: Whether to register the schema where it is not; otherwise it is looked up.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class EventSerializer(Generic[EventT]):
         """Learn the schema's id. Blocks; call it until it succeeds.
 
         Raises:
-            SchemaRefused: The registry will not have the schema.
+            SchemaRefused: The registry does not take the schema.
             SchemaNotFound: It is not registered, and may not be.
             RegistryUnavailable: Later it may work.
         """
@@ -154,8 +154,8 @@ class EventDeserializer(Generic[EventT]):
     """Decodes events of one kind, whichever version of its schema they were written with.
 
     Args:
-        registry: Where the schemas of others come from.
-        event_class: What will be decoded.
+        registry: Knows the schemas of other writers.
+        event_class: The class of the events.
     """
 
     def __init__(self, registry: SchemaRegistry, event_class: type[EventT]) -> None:
@@ -164,17 +164,17 @@ class EventDeserializer(Generic[EventT]):
         self._own_id: int | None = None
 
     def warm_up(self, topic: str, *, auto_register: bool) -> None:
-        """Learn the id of our own version of the schema, so that it is never asked for again.
+        """Learn the id of our own version of the schema, so that `decode` never asks for it.
 
         A registry that is away, or comes back empty, then disturbs no reader of current events.
-        Blocks; call it until it succeeds. Without it every id is asked for when it is first seen.
+        Blocks; call it until it succeeds. Without it `decode` asks for each id once.
 
         Args:
-            topic: What will be read; decides on the subject.
-            auto_register: Whether the schema may be registered if nobody has yet.
+            topic: The topic that will be read; decides on the subject.
+            auto_register: Whether to register the schema where it is not.
 
         Raises:
-            SchemaRefused: The topic's events are not what this reader can read.
+            SchemaRefused: This reader cannot read the topic's events.
             SchemaNotFound: The schema is not registered, and may not be.
             RegistryUnavailable: Later it may work.
         """
@@ -185,8 +185,8 @@ class EventDeserializer(Generic[EventT]):
         """Return the event. Blocks only for a schema id not seen before.
 
         Raises:
-            NotAvro: Not a whole record in the wire format.
-            WrongSchema: Written as something else.
+            NotAvro: The value is not a whole record in the wire format.
+            WrongSchema: It was written with a schema that cannot be read as this event.
             EventError: A value is not what the event takes.
             SchemaNotFound: The registry does not know the writer's schema.
             RegistryUnavailable: Later it may work.

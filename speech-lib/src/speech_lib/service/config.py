@@ -1,8 +1,8 @@
-"""Configuration from the environment: read once at the start, checked whole, frozen.
+"""Configuration from the environment: read once at the start, checked as a whole, frozen.
 
-`speech_lib.service.run` calls `ServiceSettings.load` for a service. Each service adds its fields in
-a subclass, with the types of `setting_types`. The alias of a field is the name of its variable.
-A variable set to the empty string counts as unset.
+`run` calls `load` of a service's settings. Each service adds its fields in a subclass of
+`ServiceSettings`, with the types of `setting_types`. The alias of a field is the name of its
+variable. A variable set to the empty string counts as unset.
 """
 
 import errno
@@ -55,7 +55,7 @@ Pairs = Annotated[str, matching(_PAIRS, _is_pairs)]
 
 
 def _holds_certificates(text: str) -> bool:
-    """Tell whether a file is of use to librdkafka, which refuses any other without saying which."""
+    """Return whether librdkafka can use a file. It refuses any other without naming it."""
     try:
         ssl.create_default_context(cafile=text)
     except (OSError, ValueError):  # ssl.SSLError is the first, a NUL in the path the second
@@ -74,13 +74,13 @@ def inconsistent(variable: str, problem: str) -> PydanticCustomError:
 
 
 def unusable_address(variables: str, error: OSError) -> ConfigError:
-    """Build the error for an address that cannot be listened on; only its kind is told."""
+    """Build the error for an address that cannot be listened on; it shows the error's kind only."""
     kind = errno.errorcode.get(error.errno or 0, "unknown host")
     return ConfigError(f"{variables}: expected an address that is free to listen on, got {kind}")
 
 
 class EnvironmentSettings(BaseModel):
-    """Settings that are read from environment variables, the alias of each field."""
+    """Settings that are read from environment variables: the aliases of the fields."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -95,7 +95,7 @@ class EnvironmentSettings(BaseModel):
         """Read and check all variables.
 
         Raises:
-            ConfigError: one line that names each wrong variable and what it takes.
+            ConfigError: One line that names each wrong variable and what it takes.
         """
         values = {name: text for name in cls._variables() if (text := environ.get(name))}
         problems = list(cls._read_secret_files(environ, values))
@@ -116,7 +116,7 @@ class EnvironmentSettings(BaseModel):
     def _read_secret_files(
         cls, environ: Mapping[str, str], values: dict[str, str]
     ) -> Iterator[str]:
-        """Fill in secrets given as files; yield what is wrong with them."""
+        """Fill in the secrets that are given as files; yield a line for each wrong one."""
         for name, field in cls._variables().items():
             path = environ.get(name + _FILE_SUFFIX)
             if not path or field.annotation != SecretStr | None:
@@ -130,7 +130,7 @@ class EnvironmentSettings(BaseModel):
 
     @classmethod
     def _line(cls, detail: ErrorDetails) -> str:
-        """Say in one line what one wrong variable takes."""
+        """Return the line about one wrong variable."""
         if not detail["loc"]:
             return detail["msg"]
         name = str(detail["loc"][0])
@@ -140,7 +140,7 @@ class EnvironmentSettings(BaseModel):
 
 
 def _read_secret(path: str) -> str | None:
-    """Read one line, without the line end that editors add; nothing if it cannot be had."""
+    """Return the one line of a file, without its line end; None if it cannot be read."""
     try:
         with Path(path).open(encoding="utf-8") as file:
             secret = file.read(_MAX_SECRET_BYTES).removesuffix("\n")
@@ -154,10 +154,10 @@ def _expected(field: FieldInfo) -> str:
 
 
 class KafkaEnvironment(EnvironmentSettings):
-    """What everything that speaks to Kafka reads: the way there, the topics, and how to log."""
+    """The variables of every program that uses Kafka: how to reach it, the topics, how to log."""
 
     kafka_bootstrap_servers: ServerList = Field(alias="KAFKA_BOOTSTRAP_SERVERS", repr=False)
-    """Brokers to begin with: host:port, separated by commas."""
+    """Brokers to connect to first: host:port, separated by commas."""
 
     kafka_security_protocol: Annotated[SecurityProtocol, choice(SecurityProtocol)] = Field(
         "PLAINTEXT", alias="KAFKA_SECURITY_PROTOCOL"
@@ -167,18 +167,18 @@ class KafkaEnvironment(EnvironmentSettings):
     kafka_sasl_mechanism: Annotated[SaslMechanism, choice(SaslMechanism)] | None = Field(
         None, alias="KAFKA_SASL_MECHANISM"
     )
-    """How this client says who it is; needs a SASL security protocol, as do the next two."""
+    """How this client proves who it is; needs a SASL security protocol, as do the next two."""
 
     kafka_sasl_username: Text | None = Field(None, alias="KAFKA_SASL_USERNAME", repr=False)
     """The client's name at the brokers."""
 
     kafka_sasl_password: SecretStr | None = Field(None, alias="KAFKA_SASL_PASSWORD")
-    """Its password; from a file where KAFKA_SASL_PASSWORD_FILE names one."""
+    """Its password; read from a file where KAFKA_SASL_PASSWORD_FILE names one."""
 
     kafka_ssl_ca_location: CertificatesFile | None = Field(
         None, alias="KAFKA_SSL_CA_LOCATION", repr=False
     )
-    """File with the certificates that sign the brokers'; needs an SSL security protocol."""
+    """File of the authorities for the brokers' certificates; needs an SSL security protocol."""
 
     topic_audio_ingress: Topic = Field("speech.audio.ingress", alias="TOPIC_AUDIO_INGRESS")
     """Topic of the utterances."""
@@ -198,7 +198,7 @@ class KafkaEnvironment(EnvironmentSettings):
     """Development alone permits debug logs and tracebacks, which may hold what people said."""
 
     def kafka(self) -> KafkaSettings:
-        """Return the way to the brokers, as the adapters take it."""
+        """Return how to reach the brokers, as the adapters take it."""
         return KafkaSettings(
             bootstrap_servers=self.kafka_bootstrap_servers,
             tls=self.kafka_security_protocol.endswith("SSL"),
@@ -251,13 +251,13 @@ class KafkaEnvironment(EnvironmentSettings):
 
 
 class ServiceSettings(KafkaEnvironment):
-    """What every service of the pipeline reads; each adds its own fields in a subclass."""
+    """The variables of every service; each service adds its own in a subclass."""
 
     schema_registry_url: HttpUrl = Field(alias="SCHEMA_REGISTRY_URL", repr=False)
     """Where the schemas of the events are kept."""
 
     schema_auto_register: Switch = Field(True, alias="SCHEMA_AUTO_REGISTER")
-    """Register the schema of what is written; false: it is only looked up."""
+    """Whether to register the schemas of what is written; false: they are only looked up."""
 
     ops_host: Host = Field("127.0.0.1", alias="OPS_HOST")
     """Address on which the operations port listens."""
@@ -271,16 +271,16 @@ class ServiceSettings(KafkaEnvironment):
     """Base URL of an OpenTelemetry collector that takes OTLP over HTTP; needs the extra otlp."""
 
     otel_exporter_otlp_headers: SecretStr | None = Field(None, alias="OTEL_EXPORTER_OTLP_HEADERS")
-    """Sent to it with each request: name=value, separated by commas; often a key."""
+    """Sent to the collector with each request: name=value, separated by commas; often a key."""
 
     otel_exporter_otlp_timeout: Seconds = Field(10.0, alias="OTEL_EXPORTER_OTLP_TIMEOUT")
-    """Time for one request to it with all its attempts."""
+    """Seconds for one request to the collector with all its attempts."""
 
     otel_resource_attributes: Pairs | None = Field(None, alias="OTEL_RESOURCE_ATTRIBUTES")
-    """Told with every span, and read by OpenTelemetry itself: name=value, separated by commas."""
+    """Sent with every span; OpenTelemetry itself reads it: name=value, separated by commas."""
 
     def otlp(self) -> OtlpSettings | None:
-        """Return how to export spans; nothing where no endpoint is set."""
+        """Return how to export spans; None where no endpoint is set."""
         if self.otel_exporter_otlp_endpoint is None:
             return None
         headers = self.otel_exporter_otlp_headers

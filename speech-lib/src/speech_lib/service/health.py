@@ -1,20 +1,20 @@
 """Health: whether a service can do its work now, why not, and whether it should admit new clients.
 
-Pure: time is an argument, in seconds of any clock that only goes forward. A service sets its
-conditions (`broker`, `schema`, ...) as they change. `ops` answers `/readyz` from it. The gateway
-asks it before each handshake.
+A service sets its conditions (`broker`, `schema`, ...) as they change. `ops` answers `/readyz` from
+it, and the gateway asks it before each handshake. Pure: time is an argument, in seconds of any
+monotonic clock.
 """
 
 from collections.abc import Iterable
 
 GRACE_SECONDS = 5.0
-"""How long new clients are still admitted after a service that was ready is so no more."""
+"""New clients are still admitted for so long after a service has stopped being ready."""
 
 _NOT_YET = "not_yet_known"
 
 
 class Health:
-    """The named conditions of one service; none holds until it is set."""
+    """The named conditions of one service. None holds until it is set."""
 
     def __init__(self, conditions: Iterable[str], now: float) -> None:
         self._failed = dict.fromkeys(conditions, _NOT_YET)
@@ -24,10 +24,16 @@ class Health:
         self._not_ready_since = now if self._failed else None
 
     def set(self, condition: str, ok: bool, reason: str = "", *, now: float) -> None:  # noqa: FBT001
-        """Say that a condition holds or not; the `reason` why it does not is a short code.
+        """Set whether a condition holds.
+
+        Args:
+            condition: Its name.
+            ok: Whether it holds.
+            reason: A short code for why it does not.
+            now: Seconds.
 
         Raises:
-            KeyError: the condition was not named at the start.
+            KeyError: The condition was not named at the start.
         """
         if condition not in self._known:
             raise KeyError(condition)
@@ -38,7 +44,7 @@ class Health:
         self._note(now)
 
     def drain(self, now: float) -> None:
-        """Say that the service is stopping; that is never taken back."""
+        """Note that the service is stopping. Nothing takes that back."""
         self._draining = True
         self._note(now)
 
@@ -49,15 +55,15 @@ class Health:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Return why the service is not ready, a reason for each condition; empty where it is."""
+        """The reason for each condition that does not hold; empty where the service is ready."""
         return {"service": "draining"} | self._failed if self._draining else dict(self._failed)
 
     def not_ready_for(self, now: float) -> float:
-        """Return for how many seconds the service has not been ready; 0 where it is."""
+        """Return the seconds for which the service has not been ready; 0 where it is."""
         return 0.0 if self._not_ready_since is None else now - self._not_ready_since
 
     def admits(self, now: float, grace: float = GRACE_SECONDS) -> bool:
-        """Decide on a new client: a short loss of the broker is no reason to refuse it."""
+        """Return whether to admit a new client. A short loss of the broker refuses nobody."""
         return self._was_ready and not self._draining and self.not_ready_for(now) < grace
 
     def _note(self, now: float) -> None:

@@ -1,12 +1,12 @@
-"""Logs: one JSON line each on stdout, from this code and from the libraries alike.
+"""Logs: one JSON line each on stdout, from our code and from the libraries.
 
-`speech_lib.service.run` configures them once. What people say, the environment and the addresses of
-others must not get here, so an exception is told by its type and the place where it was raised,
-never by its text: that may quote what it was working on. Development alone permits tracebacks.
+`run` configures them once. No line may hold speech, the environment or the addresses of others. So
+an exception is logged as its type and where it was raised, never with its text, which may quote
+what the code was working on. Only development permits tracebacks.
 
-Whoever forges text that gets into a line cannot forge a second line, or write to the terminal of
-its reader: a line of JSON is ASCII, at most 2,000 bytes, a traceback apart; in the form for people
-all that is not printable is escaped.
+Text that a client forges cannot add a second line, or act on the terminal of a reader. A line of
+JSON is ASCII, of at most 2,000 bytes without its traceback. The console format escapes all that is
+not printable.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ from speech_lib.service.config import KafkaEnvironment
 
 _MAX_LINE_BYTES = 2_000
 _MAX_CHARACTERS = (512, 128, 40)
-"""Of one text in a line; the less, the longer the line would be otherwise."""
+"""The longest text in a line. The next bound is tried where the line is still too long."""
 _MAX_TRACEBACK_CHARACTERS = 8_192
 _MAX_NUMBER_BITS = 64
 _ALWAYS = ("event", "level", "timestamp", "service", "logger", "correlation_id")
-"""What is left of a line that is too long whatever is cut."""
+"""The fields that are left of a line that is too long whatever is cut."""
 _OWN_PREFIX = "speech_"
 
 
@@ -41,12 +41,12 @@ def get_logger(name: str) -> FilteringBoundLogger:
 
 
 def configure(settings: KafkaEnvironment, service_name: str) -> None:
-    """Send all logs of this process, and every exception that nobody handles, to stdout."""
+    """Send all logs of this process, and every unhandled exception, to stdout."""
     development = settings.environment == "development"
     level = logging.getLevelNamesMapping()[settings.log_level]
     before = _processors(service_name, development=development)
     lines = _Lines(sys.stdout)
-    # Not by way of `logging`, as the libraries' lines: that doubles what a line costs.
+    # Not by way of `logging`, as the libraries' lines: that doubles the cost of a line.
     structlog.configure(
         processors=[*before, *_renderers(settings)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -57,20 +57,20 @@ def configure(settings: KafkaEnvironment, service_name: str) -> None:
     handler.setFormatter(_formatter(settings, before))
     handler.addFilter(_Wanted(development=development))
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    # A debug line of websockets quotes the frames, so not even development gets to see it.
+    # A debug line of websockets quotes the frames, so not even development shows it.
     logging.getLogger("websockets").setLevel(logging.INFO)
-    logging.raiseExceptions = development  # a reader of stdout that has gone is no reason to print
+    logging.raiseExceptions = development  # a closed stdout is no reason to print
     _catch_unhandled()
 
 
 class _Lines:
-    """Writes our own lines; a reader that has gone is no reason to stop."""
+    """Writes our own lines. A closed stdout is no reason to stop."""
 
     def __init__(self, stdout: TextIO) -> None:
         self._stdout = stdout
 
     def msg(self, line: str) -> None:
-        """Write one line, at once and whole."""
+        """Write one whole line at once."""
         with contextlib.suppress(OSError, ValueError):
             self._stdout.write(line + "\n")
             self._stdout.flush()
@@ -79,7 +79,7 @@ class _Lines:
 
 
 class _Wanted(logging.Filter):
-    """Pass what operators need: all that is our own, and what libraries warn of."""
+    """Passes what operators need: all our own lines, and the libraries' warnings."""
 
     def __init__(self, *, development: bool) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class _Wanted(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Decide on one record."""
         if record.name.startswith("websockets"):
-            # Its INFO lines tell each connection's opening and closing, as the session's do.
+            # Its INFO lines report each connection's opening and closing, as the session's do.
             return record.levelno > logging.INFO
         return _is_own(record) or record.levelno >= self._libraries_from
 
@@ -129,7 +129,7 @@ def _formatter(settings: KafkaEnvironment, before: list[Processor]) -> logging.F
 
 
 def _drop_arguments(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Keep a library's message without its arguments: they hold addresses and texts."""
+    """Keep a library's message without its arguments, which hold addresses and texts."""
     record: logging.LogRecord = event["_record"]
     if not _is_own(record):
         event["event"] = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
@@ -137,7 +137,7 @@ def _drop_arguments(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _tell_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Replace an exception by its type and where it was raised."""
+    """Replace an exception by its type and where it was raised, see `describe`."""
     given = event.pop("exc_info", None)
     error = given[1] if isinstance(given, tuple) else sys.exception() if given is True else given
     if isinstance(error, BaseException):
@@ -146,7 +146,7 @@ def _tell_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def describe(error: BaseException) -> dict[str, str]:
-    """Tell an exception without its text: `error`, where it was raised, and from where of ours."""
+    """Return an exception's type (`error`), where it was raised (`at`) and our caller (`via`)."""
     places = _places(error.__traceback__)
     own = [place for place in places if place.startswith(_OWN_PREFIX)]
     told = {"error": type(error).__name__, "at": places[-1] if places else "unknown"}
@@ -175,7 +175,7 @@ def _bounded_json(logger: WrappedLogger, name: str, event: EventDict) -> str:
 
 
 def _middle_cut(traceback: str) -> str:
-    """Keep where a traceback begins and how it ends; only development has any."""
+    """Keep the beginning and the end of a traceback; only development has one."""
     if len(traceback) <= _MAX_TRACEBACK_CHARACTERS:
         return traceback
     half = _MAX_TRACEBACK_CHARACTERS // 2
@@ -183,9 +183,9 @@ def _middle_cut(traceback: str) -> str:
 
 
 def _fit(event: EventDict) -> tuple[dict[str, Any], str]:
-    """Cut the texts of a line so far that it fits, and if that is not enough, what is optional.
+    """Cut the texts of a line until it fits; if that is not enough, drop the optional fields.
 
-    Return it as JSON, too: that has been made in any case, for its length.
+    Also return it as JSON, which was made anyway to know its length.
     """
     for most in _MAX_CHARACTERS:
         cut = {key: _bound(value, most) for key, value in event.items()}
@@ -197,7 +197,7 @@ def _fit(event: EventDict) -> tuple[dict[str, Any], str]:
 
 
 def _bound(value: object, most: int) -> object:
-    """Make a value harmless: short, valid as JSON, and never the inside of an object."""
+    """Make a value harmless: short, valid in JSON, and never the inside of an object."""
     match value:
         case str():
             return value if len(value) <= most else value[:most] + "…"
@@ -216,7 +216,7 @@ def _bound(value: object, most: int) -> object:
 
 
 def _printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Escape what acts on a terminal; a traceback alone may be of several lines."""
+    """Escape what acts on a terminal. Only a traceback may have several lines."""
     return {
         key: _escaped(value, "\n" if key == "exception" else "")
         if isinstance(value, str)
@@ -232,7 +232,7 @@ def _escaped(text: str, kept: str) -> str:
 
 
 def log_loop_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what the event loop found unhandled (a loop's exception handler)."""
+    """Log an exception that the event loop found unhandled (a loop's exception handler)."""
     log, error = get_logger(__name__), context.get("exception")
     if error is None:
         log.error("unexpected_error", reason=context["message"])

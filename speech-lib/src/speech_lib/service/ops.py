@@ -1,8 +1,8 @@
 """The operations port: `/livez`, `/readyz` and `/metrics`, on the service's own event loop.
 
-On the same loop on purpose: an answer of `/livez` shows that the loop turns. So what it may cost
-those that the loop is for is bounded: connections in number and time, one answer each, and one
-metrics page a second. `service_main` of each service starts it first and stops it last.
+`run` of each service starts it first and stops it last. It runs on the same loop on purpose: an
+answer of `/livez` shows that the loop turns. So its cost to the service's clients is bounded:
+connections in number and time, one answer each, and one metrics page a second.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ from speech_lib.service.places import Places
 
 MAX_CONNECTIONS: Final = 16
 PAGE_SECONDS: Final = 1.0
-"""How old the metrics page may be: making it takes milliseconds of the loop."""
+"""The greatest age of the metrics page. Making it takes milliseconds of the loop."""
 
 _BACKLOG: Final = 100
-"""Of connections that the loop has not come to: where they are too few for a flood of connects, the
-system has an honest client try again after a second."""
+"""Connections that the kernel holds for the loop. Where a flood fills it, an honest client's kernel
+tries again after a second."""
 _CLOSE_SECONDS: Final = 1.0
 
 
 class OperationsServer:
-    """An HTTP server for the platform; it never tells an address or the text of an exception."""
+    """An HTTP server for the platform. It never shows an address or the text of an exception."""
 
     def __init__(self, host: str, port: int, health: Health, metrics: CollectorRegistry) -> None:
         self._host = host
@@ -58,10 +58,10 @@ class OperationsServer:
         )
 
     async def start(self) -> int:
-        """Listen, and return the port (a free one where 0 was asked for).
+        """Listen, and return the port (a free one for port 0).
 
         Raises:
-            ConfigError: the address cannot be taken.
+            ConfigError: The address cannot be listened on.
         """
         await self._runner.setup()
         try:
@@ -75,7 +75,7 @@ class OperationsServer:
         return port
 
     async def stop(self) -> None:
-        """Close the listener and all connections; doing it twice does no harm."""
+        """Close the listener and all connections. May be repeated."""
         if self._listener is not None:
             self._listener.close()
         for each in self._places:
@@ -102,14 +102,14 @@ class OperationsServer:
 
 
 class Page:
-    """A page that is made anew at most every `PAGE_SECONDS`, whoever asks how often."""
+    """A page that is made at most every `PAGE_SECONDS`, however often it is asked for."""
 
     def __init__(self, make: Callable[[], bytes]) -> None:
         self._make = make
         self._made: tuple[float, bytes] | None = None
 
     def at(self, now: float) -> bytes:
-        """Return the page; `now` is of any clock that only goes forward."""
+        """Return the page; `now` is in seconds of a monotonic clock."""
         if self._made is None or now - self._made[0] >= PAGE_SECONDS:
             self._made = now, self._make()
         return self._made[1]
@@ -132,7 +132,7 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 @web.middleware
 async def _one_answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Say `Connection: close`, and do so."""
+    """Answer with `Connection: close`, and close."""
     response = await handler(request)
     response.force_close()
     return response
@@ -140,7 +140,7 @@ async def _one_answer(request: web.Request, handler: Handler) -> web.StreamRespo
 
 @web.middleware
 async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer an unknown path or method in JSON, as everything else here."""
+    """Answer an unknown path or method in JSON, like everything else here."""
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -151,5 +151,5 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
 
 
 async def _hide_server(_: web.Request, response: web.StreamResponse) -> None:
-    # Names the versions of Python and aiohttp otherwise.
+    # Otherwise it names the versions of Python and aiohttp.
     response.headers.pop(hdrs.SERVER, None)

@@ -1,8 +1,8 @@
-"""One connection to the operations port: one request, one answer, for a bounded time.
+"""One connection to the operations port: one request, one answer, in a bounded time.
 
-It stands between the transport and aiohttp's own protocol, which has no such bounds: it parses all
-requests that a client has sent before it answers the first one, and waits for half a request as
-long as for a whole one. Both would be paid by the clients that the service's loop is for.
+`ops` puts it between the transport and aiohttp's own protocol, which has no such bounds. aiohttp
+parses all requests that a client has sent before it answers the first, and waits for half a request
+as long as for a whole one. The service's clients would pay for both.
 """
 
 import asyncio
@@ -12,23 +12,23 @@ from typing import Final, cast
 from speech_lib.service.places import Places
 
 HELD_SECONDS: Final = 5.0
-"""How long a connection may last, from the first byte of the request to the last of the answer."""
+"""The longest connection, from its opening to the last byte of the answer."""
 MAX_HEAD_BYTES: Final = 8_192
-"""A request has no more than this; Prometheus and health checks send some 200 bytes."""
+"""The longest request. Prometheus and health checks send some 200 bytes."""
 
 _READ_BYTES: Final = 4_096
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
 _room = memoryview(bytearray(_READ_BYTES))
-"""Where all connections read to: the loop asks for it, fills it and reports in one go."""
+"""All connections read into it: the loop asks for it, fills it and reports in one step."""
 
 
 class OpsConnection(asyncio.BufferedProtocol):
-    """Hands the first request of a connection to a protocol that answers it, and nothing after it.
+    """Passes only the first request of a connection on, to a protocol that answers it.
 
     Args:
-        answerer: Makes that protocol, once there is a whole request for it.
-        places: Where the connection takes a place, at the cost of another one if need be.
+        answerer: Makes that protocol, once the whole request has come.
+        places: The connection takes a place there, and cuts another one if there is none left.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class OpsConnection(asyncio.BufferedProtocol):
         return self._answering is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a place, and have whoever loses one for it cut."""
+        """Take a place, and cut the connection that loses one for it."""
         self._transport = cast("asyncio.Transport", transport)
         address = (transport.get_extra_info("peername") or ("",))[0]
         self._clock = asyncio.get_running_loop().call_later(HELD_SECONDS, self.cut)
@@ -63,16 +63,16 @@ class OpsConnection(asyncio.BufferedProtocol):
             self._answering.connection_lost(error)
 
     def cut(self) -> None:
-        """End the connection without another word."""
+        """Abort the connection."""
         if self._transport is not None:
             self._transport.abort()
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        """Return where to read to: what a client sends in one turn of the loop is little."""
+        """Return a small buffer, so that a client sends little in one turn of the loop."""
         return _room
 
     def buffer_updated(self, count: int) -> None:
-        """Collect the head of the first request; whatever comes after it is not looked at."""
+        """Collect the head of the first request; ignore all that follows."""
         if self.asked:
             return
         searched = max(0, len(self._head) - len(_END_OF_HEAD) + 1)

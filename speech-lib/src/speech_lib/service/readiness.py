@@ -1,6 +1,6 @@
-"""Keep a service's readiness true to its broker: wait for it at the start, watch it from then on.
+"""Keep a service's readiness true to its broker: wait for it at the start, then watch it.
 
-Used by `run` of each service; what is reported ends up in `health` and so in `/readyz`.
+`run` of each service uses it. The reports end up in `health`, and so in `/readyz`.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ Report = Callable[[bool, str], None]
 _CHECK_SECONDS = 3.0
 _EVERY_SECONDS = 2.0
 _EVERY_SECONDS_WHILE_AWAY = 0.5
-"""A broker that has come back is noticed in well under the 5 s that clients are told to expect."""
+"""A broker that comes back is noticed well within the 5 s that clients are told to wait."""
 
 _NOT_YET = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
 
@@ -28,11 +28,17 @@ _NOT_YET = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
 async def wait_for_topic(
     producer: RecordProducer, topic: str, *, log: FilteringBoundLogger, stop: asyncio.Event
 ) -> None:
-    """Return when a broker answers and has the topic.
+    """Return once a broker answers and has the topic.
+
+    Args:
+        producer: Asks the broker.
+        topic: The topic's name.
+        log: Gets a line now and then while it waits.
+        stop: Ends the wait at once.
 
     Raises:
-        TopicMissing: The topic may not be used; waiting does not help.
-        Stopped: `stop` was set before.
+        TopicMissing: This client may not use the topic. Waiting does not help.
+        Stopped: `stop` was set first.
     """
     await wait_for(
         "broker",
@@ -44,7 +50,7 @@ async def wait_for_topic(
 
 
 def _check(producer: RecordProducer, topic: str) -> None:
-    """Ask for a topic; one that is not there yet is waited for, one that is forbidden is not."""
+    """Ask for a topic; `BrokerUnavailable` where it does not exist yet, so that it is awaited."""
     try:
         producer.check(topic, _CHECK_SECONDS)
     except TopicMissing as missing:
@@ -58,23 +64,29 @@ async def watch_broker(
 ) -> None:
     """Report whether records can be stored, until cancelled; log each change.
 
-    A broker is asked every other second. A producer that fails for good is reported at once, and
-    is back when a broker has answered the new one.
+    It asks a broker every two seconds. A producer that fails for good is reported at once, and
+    again once a broker has answered the new one.
+
+    Args:
+        producer: Asks the broker. Its `on_failure` is set.
+        topic: The topic's name.
+        report: Called on the event loop.
+        log: Gets a line for each change.
     """
     watch = _Watch(report, log)
     producer.on_failure = partial(_soon, asyncio.get_running_loop(), watch.fail)
     while True:
         await watch.pause()
-        watch.tell(await _trouble(producer, topic))
+        watch.tell(await _last_error(producer, topic))
 
 
 def _soon(loop: asyncio.AbstractEventLoop, what: Callable[[], None]) -> None:
-    """Do something on the loop; called on another thread."""
+    """Call something on the loop, from another thread."""
     loop.call_soon_threadsafe(what)
 
 
 class _Watch:
-    """What was last reported."""
+    """Reports each answer, and logs the changes."""
 
     def __init__(self, report: Report, log: FilteringBoundLogger) -> None:
         self._report = report
@@ -83,7 +95,7 @@ class _Watch:
         self._failed = asyncio.Event()
 
     def tell(self, reason: str) -> None:
-        """Report a reason, or none; log it where it is news."""
+        """Report a reason, or `""` for none; log it if it is a change."""
         before, self._reason = self._reason, reason
         self._report(not reason, reason)
         if reason and not before:
@@ -106,8 +118,8 @@ class _Watch:
         self._failed.clear()
 
 
-async def _trouble(producer: RecordProducer, topic: str) -> str:
-    """Return what is wrong with the broker, nothing if it answers."""
+async def _last_error(producer: RecordProducer, topic: str) -> str:
+    """Return the name of the broker's or producer's error, `""` where there is none."""
     try:
         await asyncio.to_thread(producer.check, topic, _CHECK_SECONDS)
     except (BrokerUnavailable, TopicMissing) as error:

@@ -1,7 +1,7 @@
 """The life of a service's process: configuration, logs, signals, exit code.
 
-`python -m speech_gateway` and `python -m speech_asr` call `run` and exit with what it returns; all
-that a service does is in the coroutine that it hands over.
+`python -m speech_gateway` and `python -m speech_asr` call `run`, and exit with what it returns. A
+service does all its work in the coroutine that it passes.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from speech_lib.service.startup import Stopped
 SettingsT = TypeVar("SettingsT", bound=KafkaEnvironment)
 
 REFUSED = (SchemaRefused, SchemaNotFound, TopicMissing)
-"""Answers of registry and broker that waiting does not change."""
+"""Refusals of registry and broker that waiting does not end."""
 
 
 class ExitCode(IntEnum):
-    """How a service ended."""
+    """The exit codes of a service."""
 
     DRAINED = 0
     DEFECT = 1
@@ -36,7 +36,7 @@ class ExitCode(IntEnum):
 
 
 class StopSignals:
-    """What SIGTERM and SIGINT ask for: the first one to drain, a second one to end now."""
+    """What SIGTERM and SIGINT ask for: the first to drain, the second to end now."""
 
     def __init__(self) -> None:
         self.drain = asyncio.Event()
@@ -57,13 +57,17 @@ def run(
 ) -> int:
     """Run a service from its environment to its end, and return the exit code of the process.
 
-    `service_main` gets the checked settings and the signals; it returns when it has drained, and
-    may let `startup.Stopped` through. It raises `ConfigError` for a setting that only it can judge
-    (a model that is missing).
+    Args:
+        settings_class: Reads the environment.
+        service_main: Takes the settings and the signals, and returns once it has drained. It may
+            raise `startup.Stopped`, and `ConfigError` for a setting that only it can check (a
+            model that is missing).
+        service_name: The name in log lines and on stderr.
+        environ: The environment.
 
     Returns:
-        0 after draining; 2 for wrong configuration and 3 where the registry or the broker refuses
-        for good, each with one line on stderr; 1 for a defect, which is logged.
+        0 after draining. 1 for a defect, which is logged. 2 for wrong configuration and 3 where
+        the registry or the broker refuses for good, each with one line on stderr.
     """
     try:
         settings = settings_class.load(environ)
@@ -81,7 +85,7 @@ def run(
 
 
 def in_background(work: Coroutine[Any, Any, None], stack: contextlib.AsyncExitStack) -> None:
-    """Run `work` until the stack unwinds; it is cancelled then, and waited for."""
+    """Run `work` until the stack unwinds; then cancel it and wait for its end."""
     task = asyncio.create_task(work)
 
     async def end() -> None:

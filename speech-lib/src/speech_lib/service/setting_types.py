@@ -1,7 +1,7 @@
 """Types of environment variables: how each is read, and what its error line says it takes.
 
 Pure. `config` and the settings of the services annotate their fields with these. An error line
-shows the value only for numbers and enumerations: anything else may be an address or a secret.
+shows a wrong value only if it is a number or an enumeration: others may be addresses or secrets.
 """
 
 import re
@@ -23,7 +23,7 @@ _MAX_TEXT_CHARACTERS = 255
 
 
 class Unreadable(ValueError):
-    """Say that a text is not of the expected kind; `shown` is what may be told of it."""
+    """A text is not of the expected kind; `shown` is the part of it that the error may show."""
 
     def __init__(self, shown: str = "") -> None:
         super().__init__(shown)
@@ -32,7 +32,12 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """Read a variable by `parse`, which raises `Unreadable`; `expected` says what it takes."""
+    """Reads a variable by a function.
+
+    Attributes:
+        expected: What the variable takes, for the error line.
+        parse: Returns the value of a text, or raises `Unreadable`.
+    """
 
     expected: str
     parse: Callable[[str], Any]
@@ -40,7 +45,7 @@ class Reads:
     def __get_pydantic_core_schema__(
         self, source: type[Any], handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Put the reading before pydantic's own check of the type."""
+        """Have pydantic call `parse` before its own check of the type."""
         return core_schema.no_info_before_validator_function(self._read, handler(source))
 
     def _read(self, value: object) -> object:
@@ -55,12 +60,15 @@ class Reads:
 def wrong_value(expected: str, shown: str = "") -> PydanticCustomError:
     """Build the error for a value that is not what was `expected`."""
     got = f", got {shown[:_SHOWN_CHARACTERS]}" if shown else ""
-    # Handed over as context: a brace in a template would be taken for a placeholder.
+    # Passed as context, because pydantic would take a brace in a template for a placeholder.
     return PydanticCustomError("setting", "{line}", {"line": f"expected {expected}{got}"})
 
 
 def whole(minimum: int, maximum: int) -> Reads:
-    """Read a whole number from `minimum` to `maximum`, both included."""
+    """Read a whole number from `minimum` to `maximum`, both included.
+
+    Not by pydantic's own `Field(ge=…, le=…)`: it takes "1_0" and "1.0" too.
+    """
 
     def parse(text: str) -> int:
         shown = _shown_number(text)
@@ -76,7 +84,7 @@ def number(minimum: float, maximum: float) -> Reads:
 
     def parse(text: str) -> float:
         shown = _shown_number(text)
-        # NaN and infinity are between no two numbers.
+        # NaN and infinity lie between no two numbers.
         if not shown or not minimum <= float(text) <= maximum:
             raise Unreadable(shown)
         return float(text)
@@ -85,7 +93,7 @@ def number(minimum: float, maximum: float) -> Reads:
 
 
 def _shown_number(text: str) -> str:
-    """Return the text if it is any number at all, else nothing: only numbers are told back."""
+    """Return the text if it is any number at all, else nothing: only numbers are shown."""
     try:
         float(text)
     except ValueError:
@@ -94,7 +102,7 @@ def _shown_number(text: str) -> str:
 
 
 def choice(literal: object) -> Reads:
-    """Read one of the texts of a `Literal`, in capitals or not."""
+    """Read one of the texts of a `Literal`, in upper or lower case."""
     allowed = {str(item).lower(): item for item in get_args(literal)}
 
     def parse(text: str) -> str:
@@ -112,7 +120,7 @@ def _switch(text: str) -> bool:
 
 
 def matching(expected: str, fits: Callable[[str], object]) -> Reads:
-    """Read a text for which `fits` is true; it is never told back."""
+    """Read a text for which `fits` is true. The error line never shows it."""
 
     def parse(text: str) -> str:
         if not fits(text):
@@ -123,7 +131,7 @@ def matching(expected: str, fits: Callable[[str], object]) -> Reads:
 
 
 def comma_separated(text: str) -> tuple[str, ...]:
-    """Split at commas, without the spaces around them and without what is empty."""
+    """Split at commas; drop the spaces around the parts, and empty parts."""
     return tuple(item for item in (part.strip() for part in text.split(",")) if item)
 
 
@@ -150,7 +158,7 @@ Environment = Literal["production", "development"]
 Seconds = Annotated[float, number(0.1, 600)]
 Count = Annotated[int, whole(1, 10_000)]
 Port = Annotated[int, whole(0, _MAX_PORT)]
-"""0 means any free port; the log line `listening` tells which one it became."""
+"""0 means any free port; the log line `listening` names it."""
 Switch = Annotated[bool, Reads("true or false", _switch)]
 ServerList = Annotated[str, matching("host:port, or several separated by commas", is_server_list)]
 HttpUrl = Annotated[str, matching("an http:// or https:// URL", _is_http_url)]

@@ -1,6 +1,6 @@
-"""Waiting for what a service depends on, before it is ready: back-off, and one log line at a time.
+"""Wait for what a service depends on before it is ready, with back-off and few log lines.
 
-`service_main` of each service waits so for the broker, the topics and the schemas.
+`run` of each service waits so for the broker, the topics and the schemas.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _LOG_EVERY_SECONDS = 2.0
 
 
 class Stopped(Exception):
-    """The wait was given up, because the service is to stop."""
+    """The wait was given up, because the service stops."""
 
 
 async def wait_for(
@@ -40,11 +40,11 @@ async def wait_for(
     """Call `attempt` in a thread until it returns, and return its value.
 
     Args:
-        what: what is waited for, for the log.
-        attempt: blocks for a bounded time; its thread is left behind when the wait is given up.
-        retry_on: the errors after which it is worth trying again; others are raised.
-        log: gets one line an attempt, at most every 2 s, with the kind of the error and no more.
-        stop: ends the wait at once.
+        what: The name of what it waits for, for the log.
+        attempt: Blocks for a bounded time. Its thread is left behind when the wait is given up.
+        retry_on: The errors that are tried again; others are raised.
+        log: Gets one line an attempt, at most every 2 s, with nothing but the kind of the error.
+        stop: Ends the wait at once.
 
     Raises:
         Stopped: `stop` was set before the attempt succeeded.
@@ -80,7 +80,7 @@ async def _retry(
 
 
 class _Report:
-    """Logs attempts that failed, no more often than a reader can follow."""
+    """Logs failed attempts, at most every `_LOG_EVERY_SECONDS`."""
 
     def __init__(
         self, what: str, log: FilteringBoundLogger, clock: Callable[[], float] = time.monotonic

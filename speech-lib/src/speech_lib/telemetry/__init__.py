@@ -1,1 +1,1 @@
-"""What a process tells about itself: spans with their trace context, and process metrics."""
+"""What a process reports about itself: spans with their trace context, and process metrics."""

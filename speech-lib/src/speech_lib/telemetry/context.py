@@ -1,7 +1,7 @@
-"""W3C trace context, as far as records need it: read a `traceparent`, go on with it, write it.
+"""W3C trace context, as far as records need it: read a `traceparent`, continue it, write it.
 
-The gateway continues the header of the handshake or begins a trace; the recogniser continues the
-one in the record's headers. See https://www.w3.org/TR/trace-context/#traceparent-header.
+The gateway continues the header of the handshake or begins a trace. The recogniser continues the
+one in the record's headers. Pure. See https://www.w3.org/TR/trace-context/#traceparent-header.
 """
 
 import re
@@ -26,7 +26,7 @@ class TraceContext:
 
     Attributes:
         trace_id: 32 lower-case hexadecimal digits, the same for the whole trace.
-        span_id: 16 of them, one for each hop.
+        span_id: 16 lower-case hexadecimal digits, new for each span.
         flags: Bit 0: the trace is recorded.
     """
 
@@ -36,9 +36,9 @@ class TraceContext:
 
     @classmethod
     def parse(cls, traceparent: str | None) -> Self | None:
-        """Return the span that a header names, or nothing where it is absent or not valid.
+        """Return the span that a header names; None where the header is absent or not valid.
 
-        A version later than ours is read as far as ours goes, as the standard asks.
+        A later version is read as far as ours goes, as the standard asks.
         """
         found = _TRACEPARENT.fullmatch(traceparent or "")
         if found is None or found["version"] == _INVALID_VERSION:

@@ -1,7 +1,7 @@
-"""Where spans go: to an OTLP endpoint if the environment names one, else nowhere.
+"""Choose where spans go: to an OTLP endpoint if the environment names one, else nowhere.
 
-`__main__` of each service opens the sink first and closes it last. Nothing of OpenTelemetry is
-imported unless an endpoint is set.
+`__main__` of each service opens the sink first and closes it last. OpenTelemetry is imported only
+where an endpoint is set.
 """
 
 from speech_lib.errors import ConfigError
@@ -12,15 +12,15 @@ ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def open_spans(settings: OtlpSettings | None, *, service: str, version: str) -> SpanSink:
-    """Return where the spans of a service go; the caller owes one `close`.
+    """Return the sink for the spans of a service; the caller owes one `close`.
 
     Args:
-        settings: Nothing where nothing is to be exported.
-        service: Its `service.name`, unless OTEL_SERVICE_NAME says another.
-        version: Its version.
+        settings: How to reach the collector; None exports nothing.
+        service: The `service.name`, unless OTEL_SERVICE_NAME gives another.
+        version: The service's version.
 
     Raises:
-        ConfigError: The libraries for it are not installed.
+        ConfigError: OpenTelemetry is not installed.
     """
     if settings is None:
         return NoSpans()

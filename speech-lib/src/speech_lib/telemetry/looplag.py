@@ -13,16 +13,16 @@ LAG_SECONDS: Final = (
     *(0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
     *(0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0),
 )
-"""Buckets for a histogram of it. The loop sleeps in whole milliseconds: idle, it is 1 ms late."""
+"""Buckets for a histogram. The loop sleeps in whole milliseconds, so when idle it is 1 ms late."""
 
 EVERY_SECONDS: Final = 0.1
 
 
 async def measure(report: Callable[[float], None], every: float = EVERY_SECONDS) -> None:
-    """Report how many seconds late a timer ran, each `every` seconds, until cancelled.
+    """Report every `every` seconds how many seconds late a timer ran, until cancelled.
 
-    The timers stand on a fixed grid. Those that a blocked loop has missed are reported as well,
-    each with its own delay: one block of 2 s counts as twenty late timers, not as one.
+    The timers stand on a fixed grid. Those that a blocked loop has missed are reported too, each
+    with its own delay: one block of 2 s counts as twenty late timers, not as one.
     """
     loop = asyncio.get_running_loop()
     due = loop.time()

@@ -1,8 +1,8 @@
-"""Export spans over OTLP (HTTP, protobuf) by OpenTelemetry's SDK: the one place that imports it.
+"""Export spans over OTLP (HTTP, protobuf). Only this module imports OpenTelemetry.
 
-Loaded by `telemetry` where an endpoint is set; the libraries come with the extra `otlp`. The SDK's
-batch processor collects and sends on a thread of its own; no call here waits for a network. What
-the collector does not take is lost and counted, never kept beyond a bounded queue.
+`export` loads it where an endpoint is set; the libraries come with the extra `otlp`. The SDK's
+batch processor sends on a thread of its own, so no call here waits for a network. Spans that the
+collector does not take are lost and counted, never kept beyond a bounded queue.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from speech_lib.telemetry.settings import OtlpSettings
 from speech_lib.telemetry.spans import CONVENTIONS, ERROR_TYPE, Span, SpanKind
 
 MAX_WAITING = 2048
-"""Spans that wait to be sent; what comes on top is lost."""
+"""The most spans that wait to be sent. Further ones are lost."""
 _BATCH = 512
 _SEND_EVERY_MS = 1_000
 _CLOSE_SECONDS = 2.0
@@ -40,13 +40,18 @@ _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 
 class OtlpSpans:
-    """A `SpanSink` that exports what is sampled, to where the settings say.
+    """A `SpanSink` that exports the sampled spans to a collector.
 
-    It starts a thread; the caller owes one `close`.
+    It starts a thread. The caller owes one `close`.
+
+    Args:
+        settings: How to reach the collector.
+        service: The `service.name`.
+        version: The service's version.
     """
 
     def __init__(self, settings: OtlpSettings, *, service: str, version: str) -> None:
-        # Its own lines quote the endpoint; what they say is told by `spans_lost`.
+        # Its own lines quote the endpoint. Our line `spans_lost` reports what they would.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         own = Resource({"service.name": service, "service.version": version})
         self._resource = own.merge(OTELResourceDetector().detect())
@@ -72,11 +77,11 @@ class OtlpSpans:
         return self._exporter.lost
 
     def wants(self, context: TraceContext) -> bool:
-        """Tell whether the trace is sampled: its first service decides that for all."""
+        """Return whether the trace is sampled. Its first service decides that for all."""
         return bool(context.flags & _SAMPLED)
 
     def record(self, span: Span) -> None:
-        """Have a span exported soon; it is lost where too many wait."""
+        """Export a span soon; it is lost where too many wait."""
         if self._handed_over - self._exporter.taken >= MAX_WAITING:
             self._exporter.lose(1)
             return
@@ -84,12 +89,12 @@ class OtlpSpans:
         self._processor.on_end(self._translate(span))
 
     async def close(self) -> None:
-        """Export what is left; give it up after two seconds."""
+        """Export what is left, for at most two seconds."""
         ending = threading.Thread(target=self._processor.shutdown, daemon=True)
         ending.start()
         await asyncio.to_thread(ending.join, _CLOSE_SECONDS)
         if ending.is_alive():
-            self._exporter.shutdown()  # ends the waiting for another attempt
+            self._exporter.shutdown()  # ends the wait for another attempt
             self._exporter.give_up(self._handed_over)
         self._exporter.report()
 
@@ -112,9 +117,9 @@ class OtlpSpans:
 
 
 class _CountingExporter(SpanExporter):
-    """Exports by another exporter, and tells of what that does not bring away.
+    """Counts and logs the spans that another exporter does not deliver.
 
-    Called by the processor's thread; `lose` by the service's too.
+    The processor's thread calls it; the service's thread calls `lose` too.
     """
 
     def __init__(self, exporter: SpanExporter) -> None:
@@ -134,12 +139,12 @@ class _CountingExporter(SpanExporter):
         return result
 
     def give_up(self, handed_over: int) -> None:
-        """Count as lost what was handed over and is not exported by now, once."""
+        """Count the spans that were handed over and are not exported by now as lost."""
         self._given_up = True
         self.lose(handed_over - self.taken)
 
     def lose(self, spans: int) -> None:
-        """Count spans that will not be exported; tell of it now and then."""
+        """Count spans that will not be exported; log their number now and then."""
         with self._lock:
             self.lost += spans
             due = time.monotonic() >= self._report_due
@@ -147,7 +152,7 @@ class _CountingExporter(SpanExporter):
             self.report()
 
     def report(self) -> None:
-        """Tell how many were lost since the last time, if any were."""
+        """Log how many were lost since the last line, if any were."""
         with self._lock:
             new, self._reported = self.lost - self._reported, self.lost
             self._report_due = time.monotonic() + _REPORT_EVERY_SECONDS

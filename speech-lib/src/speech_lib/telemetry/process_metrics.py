@@ -1,6 +1,6 @@
-"""What every service tells of its own process, beside what it counts; in its own registry.
+"""The metrics that every service has of its own process.
 
-Used by each service's `metrics`, so that alerts and dashboards can ask all of them alike.
+Each service's `metrics` adds them, so that alerts and dashboards can ask all services alike.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from speech_lib.telemetry.looplag import LAG_SECONDS
 
 @dataclass(frozen=True, slots=True)
 class ProcessMetrics:
-    """What the service has to feed.
+    """The metrics that the service has to feed.
 
     Attributes:
-        loop_lag_seconds: Given to `looplag.measure`.
-        ready: Asks whether the service is, when the page is read.
+        loop_lag_seconds: Fed by `looplag.measure`.
+        ready: The service sets its function; it is called when the page is read.
     """
 
     loop_lag_seconds: Histogram
@@ -29,10 +29,10 @@ def process_metrics(
     """Add loop lag, readiness, version, and the library's own collector to a registry.
 
     Args:
-        prefix: What the names of the service's metrics begin with.
-        service: What people call it.
-        version: Its version.
-        registry: Where the page is made from.
+        prefix: The beginning of the names of the service's metrics.
+        service: The service's name for people.
+        version: The service's version.
+        registry: The registry that the metrics page shows.
     """
     Info(prefix, f"Version of the {service}.", registry=registry).info({"version": version})
     ProcessCollector(registry=registry)

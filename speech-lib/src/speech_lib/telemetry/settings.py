@@ -1,4 +1,4 @@
-"""How to reach an OpenTelemetry collector. Pure; built by `config`, used by `telemetry`."""
+"""How to reach an OpenTelemetry collector. Pure. `service.config` builds it, `export` reads it."""
 
 from dataclasses import dataclass, field
 from urllib.parse import unquote
@@ -8,12 +8,12 @@ _TRACES_PATH = "/v1/traces"
 
 @dataclass(frozen=True, slots=True)
 class OtlpSettings:
-    """How to export, as OpenTelemetry's variables say.
+    """How to export, by OpenTelemetry's environment variables.
 
     Attributes:
         endpoint: The collector's base URL.
-        headers: For each request: name=value, separated by commas, percent-encoded.
-        timeout_seconds: For one request with all its attempts.
+        headers: Sent with each request: name=value, separated by commas, percent-encoded.
+        timeout_seconds: The time for one request with all its attempts.
     """
 
     endpoint: str = field(repr=False)
@@ -22,7 +22,7 @@ class OtlpSettings:
 
     @property
     def traces_url(self) -> str:
-        """Where spans are sent."""
+        """The URL that spans are sent to."""
         return self.endpoint.rstrip("/") + _TRACES_PATH
 
     def header_fields(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Stand for a decoder that some values end: for tests of who reads on behind them."""
+"""A stand-in for a decoder that some values kill, for tests of reading on behind them."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ _MUCH = 512 * 1024 * 1024
 
 
 def endure(value: bytes) -> None:
-    """Do what a value says; importable, because it is done in a process of its own."""
+    """Do what a value says. Importable, because it runs in a process of its own."""
     match value:
         case b"kill":
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,9 +1,9 @@
 """The embedded pipeline: a broker and a schema registry in one helper process, for demo and tests.
 
 `python -m speech_lib.testing.embedded --topics a,b` prints one JSON line, {"bootstrap_servers",
-"schema_registry_url"}, takes commands as JSON lines on stdin, answers a line each, and lives until
-stdin closes or SIGTERM or SIGINT comes. `EmbeddedPipeline` is the same as a context manager. Stdin
-is how the helper learns that its parent has died, however that happened.
+"schema_registry_url"}. It takes commands as JSON lines on stdin, answers each with a line, and runs
+until stdin closes or SIGTERM or SIGINT comes. A closed stdin tells the helper that its parent has
+died. `EmbeddedPipeline` does the same as a context manager.
 """
 
 import argparse
@@ -43,8 +43,8 @@ class EmbeddedPipeline:
     """Run the helper process between `with` and its end, and send it commands.
 
     Attributes:
-        bootstrap_servers: What `KAFKA_BOOTSTRAP_SERVERS` takes.
-        registry_url: What `SCHEMA_REGISTRY_URL` takes.
+        bootstrap_servers: The value for `KAFKA_BOOTSTRAP_SERVERS`.
+        registry_url: The value for `SCHEMA_REGISTRY_URL`.
     """
 
     def __init__(self, topics: Iterable[str] = (), partitions: int = 1) -> None:
@@ -58,7 +58,7 @@ class EmbeddedPipeline:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # Ctrl-C in a terminal is for the parent, which may still need the broker to drain.
+            # Ctrl-C in a terminal reaches the parent alone, which may need the broker to drain.
             start_new_session=True,
         )
         self._answers: queue.Queue[str] = queue.Queue()
@@ -177,7 +177,7 @@ def _serve(topics: Iterable[str], partitions: int, registry_port: int) -> None:
 
 def _exit(*_: object) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # the way out is walked once
+        signal.signal(number, signal.SIG_IGN)  # it exits once
     raise SystemExit(0)
 
 

@@ -1,8 +1,8 @@
 """In-memory doubles of the adapters, one for each boundary, with the same methods.
 
-`FakeBroker` is the log between `FakeProducer` and `FakeConsumer`. They obey the same rules as the
-real ones where a service leans on them: offsets count up, a committed group goes on from there, a
-refused record is not in the log.
+`FakeBroker` is the log between `FakeProducer` and `FakeConsumer`. They keep the rules of the real
+ones on which services rely: offsets count up, a group continues at its commit, a refused record is
+not in the log.
 """
 
 import asyncio
@@ -69,9 +69,9 @@ class FakeProducer:
     """Stores records in a `FakeBroker`, or fails them as the test asks.
 
     Attributes:
-        errors: Raised by the next sends, one each, or by `check`.
-        healthy: What a service asks before it calls itself ready.
-        gate: Cleared, sends wait until it is set.
+        errors: The next sends raise them, one each; so does `check`.
+        healthy: A service asks it before it calls itself ready.
+        gate: While it is cleared, sends wait.
     """
 
     def __init__(self, broker: FakeBroker) -> None:
@@ -112,7 +112,7 @@ class FakeConsumer:
     """Reads topics of a `FakeBroker` as the only member of its group.
 
     Attributes:
-        problem: What a service asks before it calls itself ready.
+        problem: A service asks it before it calls itself ready.
     """
 
     def __init__(
@@ -164,10 +164,10 @@ class FakeConsumer:
 
 
 class FakeRegistry:
-    """A schema registry without HTTP: the same rules, and unreachable where the test asks for it.
+    """A schema registry without HTTP, with the same rules.
 
     Attributes:
-        available: False: every call fails as where nobody listens.
+        available: While it is False, every call fails as where nobody listens.
     """
 
     def __init__(self) -> None:

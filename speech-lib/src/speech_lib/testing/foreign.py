@@ -1,7 +1,7 @@
 """Store records that our own producer would not make: header names of any bytes, any time.
 
-For tests of those who read. The client library takes only text for the name of a header, Kafka any
-bytes; so this calls librdkafka itself, as `mock_cluster` does.
+For tests of readers. The client library takes only text for the name of a header, while Kafka takes
+any bytes. So this calls librdkafka itself, as `mock_cluster` does.
 """
 
 import ctypes
@@ -37,14 +37,14 @@ class ForeignError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ForeignRecord:
-    """What somebody else may write.
+    """A record as a foreign writer may make it.
 
     Attributes:
         value: None for a tombstone.
         key: None for a record without one.
-        headers: Names and values, of any bytes; a value may be absent.
-        timestamp_ms: 0 for now.
-        compression: As librdkafka names it.
+        headers: Names and values of any bytes. A value may be None.
+        timestamp_ms: Milliseconds since the epoch; 0 for now.
+        compression: librdkafka's name of the codec.
     """
 
     value: bytes | None = field(repr=False)
@@ -114,7 +114,7 @@ def store(bootstrap_servers: str, topic: str, record: ForeignRecord) -> int:
     """Store a record on partition 0 and return its offset. Blocks.
 
     Raises:
-        ForeignError: It was refused, or not stored in 20 s.
+        ForeignError: The record was refused, or not stored within 20 s.
     """
     library = _library()
     arguments = _arguments(topic, record)

@@ -1,14 +1,14 @@
 """A Kafka broker without Java: librdkafka's mock cluster.
 
 `embedded` runs it. It is a real implementation of the broker's protocol, made for tests. It is part
-of the very library that confluent-kafka brings, and is reached by `ctypes`; see
+of the library that confluent-kafka brings, and is called by `ctypes`. See
 https://github.com/confluentinc/librdkafka/blob/master/src/rdkafka_mock.h for what each call does.
 
-What it is not, measured: admin requests time out, lookups of offsets by time answer -1, only the
-newest 3 to 5 of the largest records a partition are kept, retries are not de-duplicated. The first
+Its limits, measured: admin requests time out. Lookups of offsets by time answer -1. It keeps only
+the newest 3 to 5 of the largest records of a partition. It does not de-duplicate retries. The first
 member of a group joins at once, but every later change of its members takes the session timeout
 less one second, unless the members use `group.protocol=consumer`. A topic that is produced to or
-asked about comes into being; `set_topic_error` makes one that does not exist.
+asked about is created; `set_topic_error` makes one that does not exist.
 """
 
 import ctypes
@@ -51,11 +51,10 @@ class MockClusterError(Exception):
 
 
 def _library() -> ctypes.CDLL:
-    """Return librdkafka as confluent-kafka has loaded it, with the prototypes of what is used here.
+    """Return librdkafka as confluent-kafka has loaded it, with the prototypes that are used here.
 
-    The extension module is opened, not the library: its symbols are searched along its
-    dependencies, so what answers is the one copy that is loaded already, wherever the wheel has put
-    it.
+    It opens the extension module, not the library. Symbols are searched along its dependencies, so
+    this finds the one copy that is loaded already, wherever the wheel has put it.
     """
     library = ctypes.CDLL(cimpl.__file__)
     for name, (result, arguments) in _PROTOTYPES.items():
@@ -65,7 +64,7 @@ def _library() -> ctypes.CDLL:
 
 
 class MockCluster:
-    """Brokers on ports of the loopback interface, from the building of this to `close`."""
+    """Brokers on ports of the loopback interface, until `close`."""
 
     def __init__(self, brokers: int = 1) -> None:
         self._lib = _library()
@@ -78,7 +77,7 @@ class MockCluster:
         self._lib.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
 
     def _new_client(self) -> int:
-        """Make the client that the cluster keeps its books in; it connects to nothing."""
+        """Make the client that holds the cluster's state. It connects to nothing."""
         text = ctypes.create_string_buffer(_ERROR_TEXT_BYTES)
         config = self._lib.rd_kafka_conf_new()
         self._lib.rd_kafka_conf_set(config, b"log_level", b"3", text, _ERROR_TEXT_BYTES)
@@ -89,7 +88,7 @@ class MockCluster:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Return what `KAFKA_BOOTSTRAP_SERVERS` takes."""
+        """The value for `KAFKA_BOOTSTRAP_SERVERS`."""
         servers: bytes = self._lib.rd_kafka_mock_cluster_bootstraps(self._cluster)
         return servers.decode()
 

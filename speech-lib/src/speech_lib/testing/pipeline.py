@@ -1,6 +1,6 @@
 """The pipeline that tests run against: real Kafka if the environment names one, else embedded.
 
-The fixtures `pipeline` and `make_topic` of the repository's `conftest.py` are made of this.
+The fixtures `pipeline` and `make_topic` of the repository's `conftest.py` use it.
 """
 
 import uuid
@@ -23,9 +23,9 @@ class Pipeline:
     """A broker and a registry that run.
 
     Attributes:
-        bootstrap_servers: What `KAFKA_BOOTSTRAP_SERVERS` takes.
-        registry_url: What `SCHEMA_REGISTRY_URL` takes.
-        real: Whether this is Apache Kafka; what only it can show is skipped otherwise.
+        bootstrap_servers: The value for `KAFKA_BOOTSTRAP_SERVERS`.
+        registry_url: The value for `SCHEMA_REGISTRY_URL`.
+        real: Whether this is Apache Kafka. Tests that need it are skipped otherwise.
         embedded: The helper process with its fault injection, where it is not real.
     """
 
@@ -50,7 +50,7 @@ def missing_variable(environ: Mapping[str, str]) -> str | None:
 
 @contextmanager
 def open_pipeline(environ: Mapping[str, str]) -> Iterator[Pipeline]:
-    """Yield the pipeline that the environment asks for; what this starts or makes, it ends."""
+    """Yield the pipeline that the environment asks for; end or delete all that it started."""
     servers, registry_url = (environ.get(name, "") for name in _VARIABLES)
     if servers and registry_url:
         with _topics_at(servers) as create:

@@ -21,8 +21,8 @@ class RegistryServer:
     """A registry that answers on the loopback interface between `with` and its end.
 
     Attributes:
-        store: What it knows.
-        port: Where it listens; 0 at first is replaced by the port that was free.
+        store: Its subjects and schemas.
+        port: The port that it listens on, a free one where 0 was asked for.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -35,7 +35,7 @@ class RegistryServer:
 
     @property
     def url(self) -> str:
-        """Return what `SCHEMA_REGISTRY_URL` takes."""
+        """The value for `SCHEMA_REGISTRY_URL`."""
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:

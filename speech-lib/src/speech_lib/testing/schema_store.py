@@ -1,4 +1,4 @@
-"""What a schema registry knows: subjects, versions, ids, and which schema may follow which.
+"""The state of a schema registry: subjects, versions, ids, and which schema may follow which.
 
 Pure. `registry_server` puts it behind HTTP. Answers and error codes are those of the Confluent
 Schema Registry: https://docs.confluent.io/platform/current/schema-registry/develop/api.html
@@ -116,7 +116,7 @@ class SchemaStore:
         }
 
     def _check_compatible(self, subject: str, new: Schema) -> None:
-        """Refuse a schema that could not read what older ones have written."""
+        """Refuse a schema that cannot read the records of older ones."""
         level = self._levels.get(subject, self._default_level)
         older = self._subjects.get(subject, [])
         checked = {"NONE": [], "BACKWARD": older[-1:], "BACKWARD_TRANSITIVE": older}[level]
@@ -127,7 +127,7 @@ class SchemaStore:
 
 
 def _unreadable(reader: Schema, writer: Schema) -> str:
-    """Say why what `writer` wrote cannot be read as `reader`; empty where it can."""
+    """Return why records of `writer` cannot be read as `reader`; empty where they can."""
     checker = ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]
     result = checker.get_compatibility(reader=reader, writer=writer)
     if result.compatibility is SchemaCompatibilityType.compatible:

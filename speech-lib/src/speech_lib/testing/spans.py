@@ -1,4 +1,4 @@
-"""A sink of spans that keeps them, for tests of whatever describes some."""
+"""A sink that keeps its spans, for tests of the code that describes them."""
 
 from speech_lib.telemetry.context import TraceContext
 from speech_lib.telemetry.spans import NoSpans, Span
@@ -11,7 +11,7 @@ class KeptSpans(NoSpans):
         self.spans: list[Span] = []
 
     def wants(self, context: TraceContext) -> bool:  # noqa: ARG002 - as every sink
-        """Tell that any span is."""
+        """Return True."""
         return True
 
     def record(self, span: Span) -> None:
