@@ -1,76 +1,14 @@
-"""Topics as they are made, read back from the broker."""
+"""The one-shot of deployments: which topics it makes, and how it ends."""
 
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from uuid import uuid4
 
 import pytest
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
-from speech_lib.errors import BrokerUnavailable, TopicMissing
-from speech_lib.kafka.admin import DAY_MS, TopicSpec, ensure_topics
-from speech_lib.kafka.settings import KafkaSettings
+from speech_lib.kafka.admin import DAY_MS, TopicSpec
 from speech_lib.topics import TopicsEnvironment
 
 GIB = 1024**3
-SETTINGS = {
-    "max.message.bytes": "2097152",
-    "retention.ms": "86400000",
-    "segment.ms": "3600000",
-    "cleanup.policy": "delete",
-    "compression.type": "producer",
-    "retention.bytes": "-1",
-    "segment.bytes": "1073741824",
-}
-"""What a topic has by default."""
 SERVERS = {"KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"}
-
-
-class Broker:
-    """A real broker, the topics that a test makes there, and what it says of them."""
-
-    def __init__(self, servers: str) -> None:
-        self.kafka = KafkaSettings(bootstrap_servers=servers)
-        self._admin = AdminClient({"bootstrap.servers": servers})
-        self.names: list[str] = []
-
-    def new_name(self) -> str:
-        self.names.append(f"topics-{uuid4().hex[:12]}")
-        return self.names[-1]
-
-    def describe(self, topic: str) -> tuple[int, dict[str, str]]:
-        """Return the number of partitions and the settings that matter."""
-        resource = ConfigResource(ResourceType.TOPIC, topic)
-        entries = self._admin.describe_configs([resource])[resource].result(20)
-        partitions = self._admin.list_topics(topic, timeout=20).topics[topic].partitions
-        return len(partitions), {name: entries[name].value for name in SETTINGS}
-
-    def describe_once_retained_for(self, topic: str, retention_ms: str) -> object:
-        """Describe a topic whose change is on its way: brokers follow the controller with a lag."""
-        deadline = time.monotonic() + 10
-        while (found := self.describe(topic))[1]["retention.ms"] != retention_ms:
-            assert time.monotonic() < deadline, found
-        return found
-
-    def delete_all(self) -> None:
-        there = self._admin.list_topics(timeout=20).topics
-        made = [name for name in self.names if name in there]
-        if made:
-            for deleted in self._admin.delete_topics(made).values():
-                deleted.result(20)
-
-
-@pytest.fixture
-def broker(pipeline) -> Iterator[Broker]:
-    if not pipeline.real:
-        pytest.skip("needs Apache Kafka: set KAFKA_BOOTSTRAP_SERVERS and SCHEMA_REGISTRY_URL")
-    real = Broker(pipeline.bootstrap_servers)
-    try:
-        yield real
-    finally:
-        real.delete_all()
 
 
 def test_the_topics_of_the_pipeline():
@@ -99,49 +37,6 @@ def test_a_bound_by_size_is_for_each_topic():
     assert {spec.retention_bytes for spec in TopicsEnvironment.load(environ).specs()} == {GIB}
 
 
-@pytest.mark.parametrize(
-    ("bound", "segment"), [(GIB, GIB // 8), (64 * GIB, GIB), (64 * 1024**2, 8 * 1024**2)]
-)
-def test_the_newest_segment_is_a_small_part_of_the_bound(bound, segment):
-    """It is never deleted."""
-    found = TopicSpec("t", retention_bytes=bound).config()
-    assert (found["retention.bytes"], found["segment.bytes"]) == (str(bound), str(segment))
-
-
-@pytest.mark.pipeline
-def test_topics_are_made_as_they_should_be(broker):
-    """Size, retention and partitions are those of the specification."""
-    first, second = broker.new_name(), broker.new_name()
-    ensure_topics(broker.kafka, [TopicSpec(first), TopicSpec(second, 7 * DAY_MS, 2)])
-    assert [broker.describe(name) for name in (first, second)] == [
-        (6, SETTINGS),
-        (2, SETTINGS | {"retention.ms": "604800000"}),
-    ]
-
-
-@pytest.mark.pipeline
-def test_topics_that_are_there_are_set(broker, make_topic):
-    """A topic that was made otherwise gets its settings, and keeps its partitions."""
-    topic, missing = make_topic("topics", 1), broker.new_name()
-    spec = TopicSpec(topic, retention_bytes=GIB, uncompressed=True)
-    ensure_topics(broker.kafka, [spec, TopicSpec(missing)])
-    changed = {
-        "compression.type": "uncompressed",
-        "retention.bytes": "1073741824",
-        "segment.bytes": "134217728",
-    }
-    assert broker.describe_once_retained_for(topic, "86400000") == (1, SETTINGS | changed)
-    assert broker.describe(missing)[0] == 6
-
-
-@pytest.mark.pipeline
-def test_a_name_that_is_not_valid_is_refused(broker):
-    """What asking again does not change is told as such."""
-    with pytest.raises(TopicMissing) as caught:
-        ensure_topics(broker.kafka, [TopicSpec("not valid")])
-    assert caught.value.reason == "TOPIC_EXCEPTION"
-
-
 @pytest.mark.pipeline
 def test_the_program_makes_the_topics(broker):
     """`python -m speech_lib.topics` ends with 0 once they are there, also a second time."""
@@ -158,15 +53,6 @@ def test_the_program_makes_the_topics(broker):
         "86400000",
         "604800000",
     ]
-
-
-def test_a_broker_that_is_down_is_unavailable():
-    """Nobody answers: trying again may help."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # nobody listens
-        kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{taken.getsockname()[1]}")
-        with pytest.raises(BrokerUnavailable):
-            ensure_topics(kafka, [TopicSpec("t")], timeout=0.5)
 
 
 @pytest.mark.pipeline

@@ -12,10 +12,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError
 from speech_lib.errors import BrokerUnavailable, DeliveryError, TopicMissing
 from speech_lib.kafka.producer import RecordProducer
-from speech_lib.kafka.producing.delivery import delivery_error, producer_config, tried_once
 from speech_lib.kafka.records import Queued, Record, Stored
 from speech_lib.kafka.settings import MAX_RECORD_BYTES, KafkaSettings
 from speech_lib.testing.mock_cluster import MockCluster
@@ -26,13 +25,6 @@ INIT_PRODUCER_ID = 22
 RECORD = Record("t", b"key", b"value", {"name": "text"})
 STATISTICS_SECONDS = 0.6
 """After so long the producer's statistics have told of whatever was sent before."""
-
-
-@pytest.fixture
-def cluster() -> Iterator[MockCluster]:
-    with MockCluster() as running:
-        running.create_topic("t")
-        yield running
 
 
 @pytest.fixture
@@ -91,54 +83,6 @@ async def until(condition, seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  # a thread sets it, and knows no event
             await asyncio.sleep(0.01)
-
-
-@pytest.mark.parametrize(
-    ("what", "name"),
-    [
-        ("record", "MSG_SIZE_TOO_LARGE"),
-        ("record", "RECORD_LIST_TOO_LARGE"),
-        ("record", "INVALID_MSG_SIZE"),
-        ("record", "INVALID_RECORD"),
-        ("record", "INVALID_TIMESTAMP"),
-        ("record", "POLICY_VIOLATION"),
-        ("topic", "TOPIC_EXCEPTION"),
-        ("topic", "UNKNOWN_TOPIC_OR_PART"),
-        ("topic", "_UNKNOWN_TOPIC"),
-        ("topic", "_UNKNOWN_PARTITION"),
-        ("topic", "TOPIC_AUTHORIZATION_FAILED"),
-        ("topic", "CLUSTER_AUTHORIZATION_FAILED"),
-        ("topic", "INVALID_REQUIRED_ACKS"),
-        ("topic", "UNSUPPORTED_FOR_MESSAGE_FORMAT"),
-        ("topic", "UNSUPPORTED_COMPRESSION_TYPE"),
-    ],
-)
-@pytest.mark.parametrize("stored", ["no", "unknown"])
-def test_a_refusal_says_whether_the_record_or_the_topic_is_refused(what, name, stored):
-    """It would be refused again, this record or any; nothing is said of the tries before it."""
-    error = delivery_error(KafkaError(getattr(KafkaError, name)), stored)
-    assert facts(error) == (stored, what, name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "_MSG_TIMED_OUT",
-        "_TRANSPORT",
-        "REQUEST_TIMED_OUT",
-        "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
-        "KAFKA_STORAGE_ERROR",
-        "OUT_OF_ORDER_SEQUENCE_NUMBER",
-        "INVALID_MSG",
-        "SASL_AUTHENTICATION_FAILED",
-        "UNKNOWN",
-    ],
-)
-def test_any_other_error_says_nothing_about_a_record_handed_over(name):
-    """It may be stored, and trying again may help; it is not stored if it never left."""
-    error = KafkaError(getattr(KafkaError, name))
-    assert facts(delivery_error(error, "unknown")) == ("unknown", None, name)
-    assert facts(delivery_error(error, "no")) == ("no", None, name)
 
 
 def test_a_record_is_stored(cluster):
@@ -225,44 +169,6 @@ def test_a_refusal_after_another_try_says_nothing_of_that_one(cluster, first, re
     error = asyncio.run(scenario())
     assert error.refused is not None
     assert (error.stored, error.reason) == ("unknown", refusal)
-
-
-@pytest.mark.pipeline
-@pytest.mark.parametrize(
-    "first",
-    ["NOT_LEADER_FOR_PARTITION", "REQUEST_TIMED_OUT", "KAFKA_STORAGE_ERROR", "INVALID_MSG"],
-)
-def test_a_second_try_never_comes_as_soon_as_an_answer_to_the_first(cluster, first):
-    """By librdkafka's back-off, which tells a refusal of the first try from a later one."""
-    client = Producer(
-        producer_config(
-            KafkaSettings(bootstrap_servers=cluster.bootstrap_servers),
-            client_id="test",
-            delivery_timeout=5.0,
-            queue_bytes=1024 * 1024,
-        )
-    )
-    took = []
-
-    def send() -> None:
-        expected = len(took) + 1
-        client.produce("t", b"value", on_delivery=lambda _, message: took.append(message.latency()))
-        while len(took) < expected:
-            client.poll(0.1)
-
-    send()
-    for _ in range(5):
-        cluster.push_request_errors(PRODUCE, getattr(KafkaError, first))
-        send()
-    assert [seconds for seconds in took[1:] if tried_once(seconds)] == []
-
-
-@pytest.mark.parametrize(
-    ("seconds", "once"), [(0.0, True), (0.19, True), (0.2, False), (-1.0, False), (None, False)]
-)
-def test_a_refusal_is_certain_only_where_it_came_at_once(seconds, once):
-    """What the library does not tell is no certainty either."""
-    assert tried_once(seconds) is once
 
 
 @pytest.mark.pipeline

@@ -191,13 +191,10 @@ def test_wrong_value_gets_one_line(variables: dict[str, str], line: str) -> None
     assert refusal(**variables) == line
 
 
-@pytest.mark.parametrize(
-    "text", ["kafka", "kafka:", "kafka:0", "kafka:65536", ":1", "a:1 b:2", ",", "a:1,,b:2"]
-)
-def test_server_list_is_checked_and_never_told(text: str) -> None:
-    """Each server is host:port."""
+def test_server_list_is_checked_and_never_told() -> None:
+    """By the rule of `KafkaSettings`."""
     line = "KAFKA_BOOTSTRAP_SERVERS: expected host:port, or several separated by commas"
-    assert refusal(KAFKA_BOOTSTRAP_SERVERS=text) == line
+    assert refusal(KAFKA_BOOTSTRAP_SERVERS="a:1,,b:2") == line
 
 
 @pytest.mark.parametrize(

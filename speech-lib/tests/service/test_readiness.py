@@ -1,7 +1,6 @@
 """Readiness follows the broker and the producer, at once where it matters."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Self
 
 import pytest
@@ -19,13 +18,6 @@ PRODUCE = 0
 RECORD = Record("t", b"key", b"value")
 NOTICED_SECONDS = 5.0
 """Generous, for a busy machine: the next question must come later than this."""
-
-
-@pytest.fixture
-def cluster() -> Iterator[MockCluster]:
-    with MockCluster() as running:
-        running.create_topic("t")
-        yield running
 
 
 class Watched:

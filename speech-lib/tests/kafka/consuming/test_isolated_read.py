@@ -1,10 +1,8 @@
 """A record that ends its reader is found by those that may be ended, and by nobody else."""
 
 import uuid
-from collections.abc import Iterator
 from contextlib import closing
 
-import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from speech_lib.kafka.consumer import RecordConsumer
 from speech_lib.kafka.consuming.config import consumer_config
@@ -19,13 +17,6 @@ from speech_lib.testing.mock_cluster import MockCluster
 
 POLLS = 100
 MIB = 1024 * 1024
-
-
-@pytest.fixture
-def cluster() -> Iterator[MockCluster]:
-    with MockCluster() as running:
-        running.create_topic("t", 1)
-        yield running
 
 
 def config(cluster: MockCluster) -> ClientConfig:
