@@ -199,6 +199,14 @@ def test_the_librarys_packages_know_only_those_before_them(level: int, package: 
     assert {name.split(".")[1] for name in known} - allowed == set()
 
 
+@pytest.mark.parametrize(("parts", "door"), [("producing", "producer"), ("consuming", "consumer")])
+def test_the_parts_of_producer_and_consumer_are_nobody_elses(parts: str, door: str) -> None:
+    """Services know the door alone."""
+    package = f"speech_lib.kafka.{parts}"
+    users = {name for name in importers(package) if not name.startswith(package)}
+    assert users == {f"speech_lib.kafka.{door}"}
+
+
 @pytest.mark.parametrize("member", MEMBERS)
 def test_imports_make_no_circle(member: str) -> None:
     """There is an order in which the modules can be read, each after what it imports."""

@@ -149,8 +149,8 @@ def describe(error: BaseException) -> dict[str, str]:
     """Return an exception's type (`error`), where it was raised (`at`) and our caller (`via`)."""
     places = _places(error.__traceback__)
     own = [place for place in places if place.startswith(_OWN_PREFIX)]
-    told = {"error": type(error).__name__, "at": places[-1] if places else "unknown"}
-    return told | ({"via": own[-1]} if own and own[-1] != told["at"] else {})
+    described = {"error": type(error).__name__, "at": places[-1] if places else "unknown"}
+    return described | ({"via": own[-1]} if own and own[-1] != described["at"] else {})
 
 
 def _places(traceback: TracebackType | None) -> list[str]:

@@ -19,7 +19,7 @@ from speech_lib.kafka.records import ReceivedRecord, Record, Stored
 from speech_lib.telemetry.context import TraceContext
 
 CONVENTIONS = "https://opentelemetry.io/schemas/1.44.0"
-"""The schema that the attributes follow. The collector is told it."""
+"""The schema that the attributes follow; it is exported with them."""
 
 CORRELATION_ID = "speech.correlation_id"
 ERROR_TYPE = "error.type"

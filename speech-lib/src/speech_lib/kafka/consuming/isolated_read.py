@@ -60,9 +60,9 @@ def read_isolated(
     found: list[ReceivedRecord] = []
     suspect = -1
     for _ in range(_MAX_PROCESSES):
-        told = [*_messages_of_process(config, position, trial_decode)]
-        found += [each for each in told if isinstance(each, ReceivedRecord)]
-        if not told or told[-1] == _DONE:
+        sent = [*_messages_of_process(config, position, trial_decode)]
+        found += [each for each in sent if isinstance(each, ReceivedRecord)]
+        if not sent or sent[-1] == _DONE:
             return found
         killer = _next_offset(found, position)
         if killer == suspect:
