@@ -6,6 +6,7 @@ records that are hard to carry.
 """
 
 import asyncio
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,8 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]
 GO_FORWARD = Path(__file__).parent.parent / "samples" / "go-forward-ten-meters.raw"
 SAID = "go forward ten meters"
 POLLS = 120
+TEXT_SECONDS = 10.0
+"""From the moment at which a hostile record is stored until the next utterance has its text."""
 ADMIN_SECONDS = 20.0
 OVERHEAD = 96
 """What a batch of one record takes besides its content, with too little to spare for a reason."""
@@ -198,7 +201,7 @@ def test_records_that_nobody_can_read_are_put_aside_and_speech_goes_on(
     """Each as it came, with why and where it lay; the utterance behind each is heard."""
     topic = topics.names["TOPIC_AUDIO_INGRESS"]
     schema_id = topics.registry.register(subject_of(topic), schema_text(AudioInputEvent.event_type))
-    expected, heard = {}, set()
+    expected, heard, due = {}, set(), {}
     for kind in KINDS.values():
         correlation_id, value = utterance(schema_id, kind.audio)
         if kind.schema_id is not None:
@@ -211,6 +214,7 @@ def test_records_that_nobody_can_read_are_put_aside_and_speech_goes_on(
         else:
             heard.add(correlation_id)
         correlation_id, value = utterance(schema_id)
+        due[correlation_id] = time.time() + TEXT_SECONDS
         foreign.store(pipeline.bootstrap_servers, topic, ForeignRecord(value))
         heard.add(correlation_id)
     receipt = speak(url)
@@ -218,14 +222,19 @@ def test_records_that_nobody_can_read_are_put_aside_and_speech_goes_on(
     found = {int(each.headers["dlq_offset"]): each for each in read(letters, len(expected))}
     kept = {at: (each.key, each.value, dict(each.headers)) for at, each in found.items()}
     assert kept == expected
-    assert texts(topics, len(heard) + 1) == heard | {receipt["correlation_id"]}
+    said_at = texts(topics, len(heard) + 1)
+    assert said_at.keys() == heard | {receipt["correlation_id"]}
+    assert [each for each, by in due.items() if said_at[each] > by] == []
 
 
-def texts(topics, count: int) -> set[str]:
-    """Return the correlation ids of the texts, of which there are so many and no more."""
+def texts(topics, count: int) -> dict[str, float]:
+    """Return when each text was made, by correlation id; there are so many and no more."""
     decoder = EventDeserializer(topics.registry, TextRecognizedEvent)
     with topics.reader("TOPIC_ASR_TEXT") as consumer:
-        return {decoder.decode(each.value).correlation_id for each in read(consumer, count)}
+        return {
+            decoder.decode(each.value).correlation_id: each.timestamp_ms / 1000
+            for each in read(consumer, count)
+        }
 
 
 @pytest.mark.parametrize("kind", LARGE)
@@ -237,9 +246,12 @@ def test_a_record_too_large_to_be_put_aside_leaves_word_of_itself_and_speech_goe
         pytest.skip("needs Apache Kafka: the embedded broker knows no limit on a record")
     topic = topics.names["TOPIC_AUDIO_INGRESS"]
     offset = foreign.store(pipeline.bootstrap_servers, topic, LARGE[kind])
+    due = time.time() + TEXT_SECONDS
     receipt = speak(url)
     assert (receipt["partition"], receipt["offset"]) == (0, offset + 1)
     assert topics.text(receipt["correlation_id"]).payload.text == SAID
+    said = topics.find("TOPIC_ASR_TEXT", receipt["correlation_id"])
+    assert said.timestamp_ms / 1000 <= due
     (letter,) = read(letters, 1)
     assert (letter.key, len(letter.value), letter.headers) == (
         b"",

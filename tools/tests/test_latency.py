@@ -122,7 +122,13 @@ def heard(number: int, problem: str = "", texts: int = 1, **changed: str) -> Utt
     """Return an utterance with the records that the services write."""
     event = text_of(number)
     audio = headers.for_audio_ingress(
-        event, traceparent="", ended_by="done", handshake_ms=1, first_audio_ms=51, ended_ms=1_051
+        event,
+        traceparent="",
+        ended_by="done",
+        handshake_ms=1,
+        first_audio_ms=51,
+        ended_ms=1_051,
+        source="",
     )
     text = headers.for_asr_text(
         event, traceparent="", input_event_id="a", fetched_ms=1_060, recognised_ms=1_300

@@ -107,6 +107,7 @@ class Archivist:
             handshake_ms=at_ms,
             first_audio_ms=at_ms + 100,
             ended_ms=at_ms + 2_100,
+            source="",
         )
         self._store(self._topics.audio, event, self._audio.encode(event), told, at_ms + 2_110)
         return event

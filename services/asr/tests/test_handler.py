@@ -32,9 +32,11 @@ class ScriptedRecogniser:
     def __init__(self, outcome):
         self.outcome = outcome
         self.samples = []
+        self.sources = []
 
-    async def recognise(self, samples, on_begun):
+    async def recognise(self, samples, on_begun, source):
         self.samples.append(samples)
+        self.sources.append(source)
         on_begun()
         if isinstance(self.outcome, Exception):
             raise self.outcome
@@ -123,6 +125,14 @@ def test_the_text_is_stored_with_the_id_of_its_utterance(event):
         "recognised_ms": str(times[1]),
     }
     assert scene.recogniser.samples == [bytes(16_000)]
+
+
+def test_the_recogniser_knows_whose_utterance_it_is(event):
+    """As the gateway says in a header, so that each source gets its share."""
+    scene = Scene()
+    scene.handle(scene.put(event, source="0123456789abcdef"))
+    scene.handle(scene.put(event))
+    assert scene.recogniser.sources == ["0123456789abcdef", ""]
 
 
 @pytest.mark.parametrize("sent", [TRACEPARENT, None, "nonsense"])

@@ -10,13 +10,13 @@ A, B = ("audio", 0), ("audio", 1)
 
 @pytest.fixture
 def tracker():
-    tracker = OffsetTracker()
+    tracker = OffsetTracker(most_ahead=100, most_left=40)
     tracker.assign([A, B])
     return tracker
 
 
-def begin(tracker, partition, *offsets):
-    return [tracker.begin(partition, offset) for offset in offsets]
+def begin(tracker, partition, *offsets, size=1):
+    return [tracker.begin(partition, offset, size) for offset in offsets]
 
 
 def test_nothing_is_committed_before_something_is_finished(tracker):
@@ -100,10 +100,57 @@ def test_a_partition_that_comes_back_starts_anew(tracker):
     assert tracker.committable() == {A: 1}
 
 
+def test_a_partition_is_held_while_much_is_read_beyond_what_is_done(tracker):
+    """From its limit on until half of that is done; the other one is read all the while."""
+    begin(tracker, A, 0, 1, 2, size=33)
+    begin(tracker, B, 0, size=99)
+    assert tracker.held() == frozenset()
+    begin(tracker, A, 3, size=1)
+    assert tracker.held() == {A}
+    tracker.finish(A, 2)
+    tracker.finish(A, 1)
+    tracker.finish(B, 0)
+    assert tracker.held() == {A}  # its first record is not done
+    tracker.finish(A, 0)
+    assert tracker.held() == frozenset()
+
+
+def test_a_held_partition_is_held_until_half_is_done(tracker):
+    """Who stops reading throws away what was fetched."""
+    begin(tracker, A, *range(10), size=10)
+    assert tracker.held() == {A}
+    for offset in range(5):
+        assert tracker.held() == {A}
+        tracker.finish(A, offset)
+    assert tracker.held() == {A}
+    tracker.finish(A, 5)
+    assert tracker.held() == frozenset()
+
+
+def test_a_partition_with_a_backlog_leaves_room_for_the_others(tracker):
+    """It has its share of the records in hand, until half of them are done."""
+    begin(tracker, A, *range(19))
+    assert tracker.held() == frozenset()
+    begin(tracker, A, 19)
+    assert tracker.held() == {A}
+    for offset in range(19, 9, -1):  # the first is not done, so nothing can be committed
+        assert tracker.held() == {A}
+        tracker.finish(A, offset)
+    tracker.finish(A, 9)
+    assert tracker.held() == frozenset()
+
+
+def test_a_lone_partition_may_fill_all(tracker):
+    """There are no others to leave room for."""
+    tracker.forget([B])
+    begin(tracker, A, *range(39))
+    assert tracker.held() == frozenset()
+
+
 @given(order=st.permutations(range(8)))
 def test_the_commit_is_always_the_first_unfinished_offset(order):
     """For any order of finishing, nothing unfinished is passed and nothing finished held back."""
-    tracker = OffsetTracker()
+    tracker = OffsetTracker(most_ahead=100, most_left=40)
     tracker.assign([A])
     begin(tracker, A, *range(8))
     finished = set()

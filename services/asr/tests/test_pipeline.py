@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 from speech_asr.metrics import Metrics
-from speech_asr.pipeline import Pipeline
+from speech_asr.pipeline import WINDOW_BYTES, Pipeline
 from speech_lib.errors import BrokerUnavailable
 from speech_lib.kafka.records import Record
+from speech_lib.kafka.settings import MAX_AHEAD_BYTES
 from speech_lib.service.run import StopSignals
 from speech_lib.testing.fakes import FakeBroker, FakeConsumer
 
@@ -51,7 +52,16 @@ class Work:
 class Scene:
     """A topic with records, a pipeline that reads it, and what has been committed."""
 
-    def __init__(self, records, *, capacity=4, drain_seconds=5.0, consumer=FakeConsumer):
+    def __init__(
+        self,
+        records,
+        *,
+        capacity=4,
+        max_bytes=WINDOW_BYTES,
+        drain_seconds=5.0,
+        consumer=FakeConsumer,
+        value=b"value",
+    ):
         self.broker = FakeBroker()
         self.work = Work()
         self.signals = StopSignals()
@@ -63,12 +73,13 @@ class Scene:
             self._open,
             self.work,
             capacity=capacity,
+            max_bytes=max_bytes,
             metrics=self.metrics,
             report=lambda *report: self.reports.append(report),
             drain_seconds=drain_seconds,
         )
         for _ in range(records):
-            self.broker.append(Record(TOPIC, b"key", b"value"))
+            self.broker.append(Record(TOPIC, b"key", value))
 
     def _open(self, on_assign, on_revoke):
         options = {"group_id": GROUP, "topics": [TOPIC]}
@@ -90,10 +101,18 @@ class CountingConsumer(FakeConsumer):
 
     polls = 0
 
-    def poll(self, timeout, max_records=16):
+    def poll(self, timeout, max_records=16, held=frozenset()):
         self.polls += 1
         self.asked = [*getattr(self, "asked", []), max_records]
-        return super().poll(timeout, max_records)
+        self.held = held
+        return super().poll(timeout, max_records, held)
+
+
+class OneByOne(CountingConsumer):
+    """Gives one record a poll."""
+
+    def poll(self, timeout, max_records=16, held=frozenset()):
+        return super().poll(timeout, min(max_records, 1), held)
 
 
 async def until(condition):
@@ -149,6 +168,42 @@ def test_only_so_many_are_in_hand():
     scene = Scene(10, capacity=3)
     play(scene, script)
     assert scene.work.most == 3
+
+
+def test_what_is_in_hand_is_bounded_by_its_bytes():
+    """Few long utterances take as much memory as many short ones; the last may go beyond."""
+
+    async def script(scene):
+        await until(lambda: len(scene.work.begun) == 3)
+        for offset in range(10):
+            scene.finish(offset)
+            await until(lambda offset=offset: scene.committed == offset + 1)
+        scene.signals.receive()
+
+    scene = Scene(10, capacity=8, max_bytes=25_000, value=bytes(10_000), consumer=OneByOne)
+    play(scene, script)
+    assert scene.work.most == 3
+
+
+def test_a_partition_is_not_read_far_beyond_what_is_done():
+    """So much of it would be read apart after a crash, and done again."""
+    held = frozenset({(TOPIC, 0)})
+
+    async def script(scene):
+        await until(lambda: len(scene.work.begun) == 5)
+        scene.finish(1, 2, 3, 4)
+        await until(lambda: scene.consumers[0].held == held)
+        await some_turns(scene)
+        assert len(scene.work.begun) == 5
+        scene.finish(0)
+        await until(lambda: len(scene.work.begun) == 6)
+        assert scene.consumers[0].held == frozenset()
+        scene.finish(5)
+        await until(lambda: scene.committed == 6)
+        scene.signals.receive()
+
+    large = bytes(MAX_AHEAD_BYTES // 5)
+    play(Scene(6, capacity=8, value=large, consumer=OneByOne), script)
 
 
 def test_whoever_has_enough_to_do_does_not_poll_for_nothing():
@@ -241,6 +296,22 @@ def test_a_signal_lets_what_is_in_hand_end_and_begins_nothing_new():
     assert (sorted(scene.work.begun), scene.committed) == ([0, 1], 2)
 
 
+def test_what_waits_for_a_worker_at_the_signal_is_left_to_another_member():
+    """At once; what a worker has is brought to its end, and committed as far as it goes."""
+
+    async def script(scene):
+        await until(lambda: len(scene.work.begun) == 4)
+        assert scene.metrics.registry.get_sample_value("speech_asr_utterances_waiting") == 2
+        scene.signals.receive()
+        await until(lambda: sorted(scene.work.cancelled) == [1, 3])
+        scene.finish(0, 2)
+
+    scene = Scene(4, capacity=8)
+    scene.work.without_worker = {1, 3}
+    play(scene, script)
+    assert (sorted(scene.work.cancelled), scene.committed) == ([1, 3], 1)
+
+
 @pytest.mark.parametrize("by", ["second signal", "deadline"])
 def test_what_does_not_end_in_time_is_dropped_and_not_committed(by):
     """Another member does it again; what ended before it is committed."""
@@ -263,13 +334,13 @@ class LosingConsumer(CountingConsumer):
     losing = False
     for_good = False
 
-    def poll(self, timeout, max_records=16):
+    def poll(self, timeout, max_records=16, held=frozenset()):
         if self.losing:
             self.losing = False
             self.revoke()
             if self.for_good:
                 self._assigned = frozenset()
-        return super().poll(timeout, max_records)
+        return super().poll(timeout, max_records, held)
 
 
 def test_what_ends_after_its_partition_was_lost_is_not_committed():
@@ -330,8 +401,8 @@ def test_what_is_in_hand_of_a_lost_partition_is_done_again():
 class BreakingConsumer(FakeConsumer):
     """Can never read again, once it has given its first records."""
 
-    def poll(self, timeout, max_records=16):
-        found = super().poll(timeout, max_records)
+    def poll(self, timeout, max_records=16, held=frozenset()):
+        found = super().poll(timeout, max_records, held)
         if not found:
             raise BrokerUnavailable("_FATAL")
         return found

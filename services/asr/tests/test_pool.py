@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,28 @@ def test_workers_recognise_side_by_side(meters):
     recognitions, timed = asyncio.run(scenario())
     assert {each.text for each in recognitions} == {"go forward ten meters"}
     assert (len(recognitions), timed) == (1, [True] * 3)
+
+
+def test_a_free_worker_goes_to_the_source_that_has_had_least():
+    """Behind many of one source, the one of another is next; who does not wait any more is not."""
+    begun = []
+
+    async def scenario():
+        async with running() as pool:
+
+            def hear(source, name):
+                told = partial(begun.append, name)
+                return asyncio.create_task(pool.recognise(bytes(3_200), told, source))
+
+            flood = [hear("flood", f"flood {number}") for number in range(4)]
+            await asyncio.sleep(0)
+            live = hear("live", "live")
+            await asyncio.sleep(0)
+            flood[1].cancel()
+            await asyncio.gather(live, *flood, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert begun == ["flood 0", "live", "flood 2", "flood 3"]
 
 
 @LINUX

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from speech_gateway.admission import Admission, Slot, UnfinishedHandshakes, client_address
+from speech_gateway.admission import Admission, Slot, Sources, UnfinishedHandshakes, client_address
 from speech_gateway.handshake import Refusal
 
 
@@ -292,3 +292,15 @@ def test_no_more_than_sixteen_hops_are_looked_at() -> None:
 def test_without_trusted_proxies_the_header_is_ignored(peer: str, address: str) -> None:
     """Anybody can write it; and one client has one name on either kind of socket."""
     assert client_address(peer, ["203.0.113.7"], ()) == address
+
+
+def test_a_name_of_a_source_tells_addresses_apart_and_nothing_else() -> None:
+    """It is the same for the same address, and another one with another key, as after a restart."""
+    one, next_process = Sources(b"one"), Sources(b"another")
+    names = {
+        each.name(address)
+        for each in (one, one, next_process)
+        for address in ("192.0.2.1", "192.0.2.2")
+    }
+    assert len(names) == 4
+    assert {len(name) for name in names} == {16}

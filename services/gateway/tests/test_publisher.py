@@ -1,5 +1,8 @@
 """An utterance becomes a record, and what the producer says becomes what the client is told."""
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 from speech_gateway.errors import Failure, NotStored
 from speech_gateway.publisher import Publisher
@@ -20,7 +23,8 @@ pytestmark = pytest.mark.anyio
 TOPIC = "speech.audio.ingress"
 CORRELATION_ID = "0b6f9a52-64a5-4c39-9a7c-6b9c3f6f0f7e"
 TRACE = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1)
-CONTEXT = Context(CORRELATION_ID, TRACE, "de-DE", epoch=1_700_000_000.0)
+SOURCE = "0123456789abcdef"
+CONTEXT = Context(CORRELATION_ID, TRACE, "de-DE", epoch=1_700_000_000.0, source=SOURCE)
 UTTERANCE = Utterance(
     wav=b"RIFF....", ended_by="done", handshake_at=1.0, first_audio_at=1.5, ended_at=2.25
 )
@@ -55,6 +59,7 @@ async def test_an_utterance_is_stored_as_an_event():
         "handshake_ms": "1700000001000",
         "first_audio_ms": "1700000001500",
         "ended_ms": "1700000002250",
+        "source": SOURCE,
     }
 
 
@@ -123,3 +128,24 @@ async def test_an_utterance_is_handed_over_when_it_is_published():
         receipt = await answer
         assert (receipt.topic, receipt.partition, receipt.offset) == (TOPIC, 0, 0)
         await producer.close(1.0)
+
+
+async def test_recordings_of_one_address_go_to_the_last_partition():
+    """As soon as the producer knows how many there are; what others send goes elsewhere."""
+    with MockCluster() as cluster:
+        cluster.create_topic(TOPIC, 6)
+        kafka = KafkaSettings(bootstrap_servers=cluster.bootstrap_servers)
+        producer = RecordProducer(kafka, client_id="test", delivery_timeout=5.0)
+        serializer = EventSerializer(FakeRegistry(), TOPIC, AudioInputEvent, auto_register=True)
+        serializer.warm_up()
+        publisher = Publisher(producer, serializer, TOPIC)
+        recording = replace(UTTERANCE, wav=bytes(40 * 32_000), handshake_at=UTTERANCE.ended_at)
+        another = replace(CONTEXT, source="fedcba9876543210")
+        assert producer.partitions(TOPIC) == 0
+        await asyncio.to_thread(producer.check, TOPIC, 5.0)
+        stored = [
+            (await publisher.publish(context, recording)).partition
+            for context in [*[CONTEXT] * 4, another]
+        ]
+        await producer.close(1.0)
+    assert [each == 5 for each in stored] == [False, False, True, True, False]

@@ -12,6 +12,7 @@ from ipaddress import ip_network
 import pytest
 from speech_gateway.handshake import Refusal
 from speech_gateway.testing import CONFIG, LIMITS, hear, raw_client, request, run_server, until
+from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
 pytestmark = pytest.mark.anyio
@@ -207,6 +208,20 @@ async def published_context(server, query="", **headers):
     context = server.store.published[-1].context
     assert {message["correlation_id"] for message in heard.messages} == {context.correlation_id}
     return context
+
+
+async def test_an_utterance_says_which_of_them_have_one_address_and_no_log_does():
+    """A name that only this process can make; a /64 of IPv6 is one address."""
+    config = replace(CONFIG, trusted_proxies=(ip_network("127.0.0.0/8"),))
+    with capture_logs() as lines:
+        async with run_server(config) as server:
+            one, same, other = [
+                (await published_context(server, **{"X-Forwarded-For": address})).source
+                for address in ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1")
+            ]
+    assert one == same != other
+    assert len(lines) >= 3
+    assert one not in repr(lines)
 
 
 async def test_a_trace_is_continued():

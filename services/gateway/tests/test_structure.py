@@ -27,8 +27,12 @@ IN_PACKAGE = {
 }
 """The pure modules, and what each imports of this package."""
 
-LIBRARY = ("speech_lib.service.places", "speech_lib.telemetry.context")
-"""The pure modules of the library that they use."""
+LIBRARY = (
+    *("speech_lib.errors", "speech_lib.events", "speech_lib.events.model"),
+    *("speech_lib.kafka.headers", "speech_lib.kafka.records"),
+    *("speech_lib.service.places", "speech_lib.telemetry.context"),
+)
+"""The pure modules of the library that they use, and what these use."""
 
 HARMLESS = {
     *("__future__", "collections", "collections.abc", "dataclasses", "enum", "typing"),

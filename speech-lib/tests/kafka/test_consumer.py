@@ -333,3 +333,26 @@ def test_a_topic_that_appears_later_is_read():
             before = time.monotonic()
             assert [each.value for each in read([member], count(1))] == [b"1"]
             assert time.monotonic() - before < 10
+
+
+@pytest.mark.pipeline
+def test_of_a_partition_that_is_held_nothing_is_read_and_nothing_is_lost(cluster):
+    """The others are read meanwhile; then it goes on where it was."""
+    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers})
+    held, gained = frozenset({("t", 0)}), set()
+    with consumer(cluster.bootstrap_servers, "t", on_assign=gained.update) as member:
+        while not gained:
+            assert member.poll(0.1, held=held) == []
+        member.poll(0.1, held=held)
+        for number in range(20):
+            producer.produce("t", b"%d" % number, partition=number % 2)
+        assert producer.flush(20) == 0
+        found: list[ReceivedRecord] = []
+        deadline = time.monotonic() + 20
+        while len(found) < 10:
+            assert time.monotonic() < deadline
+            found += member.poll(0.1, held=held)
+        assert member.poll(0.5, held=held) == []
+        assert [(each.partition, each.offset) for each in found] == [(1, at) for at in range(10)]
+        found = read([member], count(10))
+    assert [(each.partition, each.offset) for each in found] == [(0, at) for at in range(10)]

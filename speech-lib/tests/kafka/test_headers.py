@@ -3,6 +3,7 @@
 import time
 from datetime import UTC, datetime
 
+import pytest
 from speech_lib.events import AudioInput, AudioInputEvent, TextRecognized, TextRecognizedEvent
 from speech_lib.kafka import headers
 from speech_lib.kafka.records import ReceivedRecord
@@ -23,6 +24,7 @@ def test_headers_of_an_utterance():
         handshake_ms=1,
         first_audio_ms=22,
         ended_ms=333,
+        source="0123456789abcdef",
     )
     assert built == {
         "correlation_id": CORRELATION_ID,
@@ -32,7 +34,31 @@ def test_headers_of_an_utterance():
         "handshake_ms": "1",
         "first_audio_ms": "22",
         "ended_ms": "333",
+        "source": "0123456789abcdef",
     }
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "",
+        "0123456789abcde",
+        "0123456789abcdef0",
+        "0123456789ABCDEF",
+        "0123456789abcdeé",
+        "0" * 10**6,
+    ],
+)
+def test_what_no_gateway_says_of_a_source_counts_as_one(source):
+    """As does nothing at all, so nobody makes up what fills memory."""
+    told = {"source": source} if source else {}
+    assert headers.source_of(ReceivedRecord("t", 0, 0, b"", b"", told, -1)) == ""
+
+
+def test_a_source_is_what_the_gateway_says():
+    """Sixteen hexadecimal digits."""
+    told = {"source": "0123456789abcdef"}
+    assert headers.source_of(ReceivedRecord("t", 0, 0, b"", b"", told, -1)) == told["source"]
 
 
 def test_headers_of_a_text():

@@ -32,14 +32,15 @@ from speech_asr.errors import EngineUnavailable
 from speech_asr.handler import Handler, Topics
 from speech_asr.metrics import Metrics
 from speech_asr.outbox import Condition, Outbox, Report
-from speech_asr.pipeline import Pipeline
+from speech_asr.pipeline import WINDOW_RECORDS, Pipeline
 from speech_asr.pool import RecogniserPool
 from speech_asr.settings import AsrSettings
 from speech_asr.traces import CLIENT_ID, Traces
 
 SERVICE_NAME = "asr"
-_IN_HAND_PER_WORKER = 2
-"""One that is recognised, and one that waits, so that no worker does."""
+_KEPT_WORKERS = 1
+"""For whoever comes while one source keeps all others busy: an utterance cannot be interrupted, and
+a long one would hold up everybody else for as long as it takes."""
 _DELIVERY_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
 
@@ -135,7 +136,7 @@ def _build(
 ) -> _Parts:
     pool = RecogniserPool(
         settings.engine(),
-        settings.asr_workers,
+        settings.asr_workers + _KEPT_WORKERS,
         on_replaced=metrics.workers_replaced.inc,
         report=partial(report, "recogniser"),
     )
@@ -201,7 +202,7 @@ def _pipeline(
     return Pipeline(
         partial(_open_consumer, settings),
         handler.handle,
-        capacity=settings.asr_workers * _IN_HAND_PER_WORKER,
+        capacity=WINDOW_RECORDS,
         metrics=metrics,
         report=partial(report, "group"),
     )

@@ -32,6 +32,8 @@ from speech_asr.outbox import Outbox
 from speech_asr.traces import Trace, Traces
 
 SOURCE_SERVICE = "asr"
+_DECODED_AT_ONCE = 2
+"""So many threads at most wait for the registry; the consumer needs one, too."""
 _NO_TRACES = Traces()
 _log = get_logger(__name__)
 
@@ -40,7 +42,7 @@ class Recogniser(Protocol):
     """What turns samples into words (`speech_asr.pool.RecogniserPool`)."""
 
     async def recognise(
-        self, samples: bytes, on_begun: Callable[[], None]
+        self, samples: bytes, on_begun: Callable[[], None], source: str
     ) -> tuple[Recognition, float]:
         """Return what was heard and the seconds it took, or raise `Unprocessable`."""
         ...
@@ -87,6 +89,7 @@ class Handler:
         self._topics = topics
         self._metrics = metrics
         self._traces = traces
+        self._decoding = asyncio.Semaphore(_DECODED_AT_ONCE)
 
     async def handle(
         self, record: ReceivedRecord, on_begun: Callable[[], None] = lambda: None
@@ -127,7 +130,9 @@ class Handler:
             raise Unprocessable(Reason.UNREADABLE_HEADERS)
         utterance = await self._read(record)
         began_ns, audio_seconds = time.time_ns(), duration_s(utterance.samples)
-        recognition, seconds = await self._recogniser.recognise(utterance.samples, on_begun)
+        recognition, seconds = await self._recogniser.recognise(
+            utterance.samples, on_begun, headers.source_of(record)
+        )
         trace.recognised(began_ns, seconds, audio_seconds)
         context = trace.child()
         text = self._text(utterance, recognition, trace.fetched_ms, context)
@@ -158,7 +163,11 @@ class Handler:
             wait=wait_exponential(multiplier=0.2, max=5),
             before_sleep=complain,
         )
-        return await attempts(asyncio.to_thread, intake.read, self._decoder, record.value)
+        return await attempts(self._decode, record.value)
+
+    async def _decode(self, value: bytes) -> Utterance:
+        async with self._decoding:
+            return await asyncio.to_thread(intake.read, self._decoder, value)
 
     def _text(
         self,

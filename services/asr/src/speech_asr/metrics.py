@@ -86,6 +86,11 @@ class Metrics:
             "Utterances read and not done yet.",
             registry=registry,
         )
+        self.waiting = Gauge(
+            "speech_asr_utterances_waiting",
+            "Utterances read and without a worker yet.",
+            registry=registry,
+        )
         self.workers_replaced = Counter(
             "speech_asr_workers_replaced",
             "Worker processes that failed and were replaced.",

@@ -11,12 +11,28 @@ from dataclasses import dataclass, field
 
 from speech_lib.kafka.records import Partition
 
+_LEAST_SHARE = 16
+"""Records of one partition, however many partitions there are."""
+_HALF = 0.5
+
 
 @dataclass(slots=True)
 class _Progress:
-    """One partition: its records in hand in the order of the log, and how far it has got."""
+    """One partition: its records in hand in the order of the log, and how far it has got.
+
+    Attributes:
+        stored: By offset, whether what came of the record is stored.
+        sizes: By offset, its bytes.
+        ahead: Bytes of all of these.
+        left: How many of them are not stored.
+        held: Whether no more is to be read for now.
+    """
 
     stored: dict[int, bool] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)
+    ahead: int = 0
+    left: int = 0
+    held: bool = False
     next_offset: int | None = None
     """To be committed; nothing if no record was finished since the last commit."""
 
@@ -27,13 +43,21 @@ class _Progress:
             if not stored:
                 return
             del self.stored[offset]
+            self.ahead -= self.sizes.pop(offset)
             self.next_offset = offset + 1
 
 
 class OffsetTracker:
-    """The records in hand of each partition that is assigned to this consumer."""
+    """The records in hand of each partition that is assigned to this consumer.
 
-    def __init__(self) -> None:
+    Args:
+        most_ahead: Bytes of a partition that may be read beyond its first record that is not done.
+        most_left: Records that are not done, of all partitions together.
+    """
+
+    def __init__(self, most_ahead: int, most_left: int) -> None:
+        self._most_ahead = most_ahead
+        self._most_left = most_left
         self._lock = threading.Lock()
         self._partitions: dict[Partition, _Progress] = {}
 
@@ -54,21 +78,40 @@ class OffsetTracker:
             for partition in partitions:
                 self._partitions.pop(partition, None)
 
-    def begin(self, partition: Partition, offset: int) -> bool:
+    def held(self) -> frozenset[Partition]:
+        """Return the partitions of which no more is to be read for now.
+
+        Those of which much was read ahead; and those that have their share of the records in hand,
+        so that a backlog on one leaves room for the others. Each until half of it is done: whoever
+        stops reading a partition throws away what was fetched of it, so that is not for every
+        record.
+        """
+        with self._lock:
+            share = max(_LEAST_SHARE, self._most_left / max(1, len(self._partitions)))
+            for each in self._partitions.values():
+                filled = max(each.ahead / self._most_ahead, each.left / share)
+                each.held = filled >= (_HALF if each.held else 1)
+            return frozenset(of for of, each in self._partitions.items() if each.held)
+
+    def begin(self, partition: Partition, offset: int, size: int) -> bool:
         """Take a record in hand, in the order of the log; false if the partition was given up."""
         with self._lock:
             progress = self._partitions.get(partition)
             if progress is None:
                 return False
             progress.stored[offset] = False
+            progress.sizes[offset] = size
+            progress.ahead += size
+            progress.left += 1
             return True
 
     def finish(self, partition: Partition, offset: int) -> None:
         """Note that what came of a record is stored; of no effect for what was given up."""
         with self._lock:
             progress = self._partitions.get(partition)
-            if progress and offset in progress.stored:
+            if progress and progress.stored.get(offset) is False:
                 progress.stored[offset] = True
+                progress.left -= 1
                 progress.advance()
 
     def committable(self) -> dict[Partition, int]:

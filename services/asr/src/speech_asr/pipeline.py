@@ -1,10 +1,11 @@
 """Keep the workers busy with records and commit what is done: the loop of the service.
 
 `__main__` runs it. The consumer blocks, so each of its calls runs in a thread; between two calls
-the loop starts what was read and commits what is stored. Only so many records are in hand at once.
-At the limit it waits for one to end without a poll, because a poll for nothing throws away what was
-fetched ahead; after a second it polls all the same, because that is how the consumer learns of
-changes in its group.
+the loop starts what was read and commits what is stored. More records are in hand than there are
+workers, so that the utterances of one client do not keep away those of others behind them: `pool`
+takes the next one in fair order. Only so many are in hand at once. At the limit the loop waits for
+one to end without a poll, because a poll for nothing throws away what was fetched ahead; after a
+second it polls all the same, because that is how the consumer learns of changes in its group.
 """
 
 import asyncio
@@ -16,13 +17,18 @@ from typing import Protocol
 
 from speech_lib.errors import BrokerUnavailable
 from speech_lib.kafka.records import OnPartitions, Partition, Partitions, ReceivedRecord
+from speech_lib.kafka.settings import MAX_AHEAD_BYTES
 from speech_lib.service.logs import get_logger
 
 from speech_asr.metrics import Metrics
 from speech_asr.offsets import OffsetTracker
 
 DRAIN_SECONDS = 20.0
-"""What recognitions in hand get to end after the first signal; what does not is done again."""
+"""What recognitions that have begun get to end after the first signal; others are done again."""
+WINDOW_RECORDS = 128
+"""In hand at once: twice as many as there may be workers, so that none waits for its next one."""
+WINDOW_BYTES = 32 * 1024 * 1024
+"""Of records in hand; their samples take as much again."""
 _POLL_SECONDS = 0.1
 _UNPOLLED_SECONDS = 1.0
 """How long a change of the group may wait to be served."""
@@ -40,8 +46,13 @@ class Consumer(Protocol):
         """Why it reads nothing, as of the last poll; empty where it is well."""
         ...
 
-    def poll(self, timeout: float, max_records: int = ...) -> list[ReceivedRecord]:
-        """Return records, waiting for the first one; with a maximum of 0 only serve the group."""
+    def poll(
+        self, timeout: float, max_records: int = ..., held: Partitions = ...
+    ) -> list[ReceivedRecord]:
+        """Return records, waiting for the first one, of no partition that is held.
+
+        With a maximum of 0 only serve the group.
+        """
         ...
 
     def commit(self, next_offsets: Mapping[Partition, int]) -> None:
@@ -78,6 +89,7 @@ class _Job:
     """A record in hand."""
 
     partition: Partition
+    size: int
     begun: bool = False
 
     def begin(self) -> None:
@@ -91,8 +103,8 @@ class _Member:
     The methods that block run in a thread, one at a time.
     """
 
-    def __init__(self, open_consumer: OpenConsumer, on_lost: OnPartitions) -> None:
-        self.tracker = OffsetTracker()
+    def __init__(self, open_consumer: OpenConsumer, on_lost: OnPartitions, capacity: int) -> None:
+        self.tracker = OffsetTracker(MAX_AHEAD_BYTES, capacity)
         self._on_lost = on_lost
         self._commit_failing = False
         self._consumer = open_consumer(self.tracker.assign, self._give_up)
@@ -104,8 +116,8 @@ class _Member:
 
     def poll(self, room: int) -> list[ReceivedRecord]:
         """Return at most `room` records that this member may work on. Blocks."""
-        found = self._consumer.poll(_POLL_SECONDS, room)
-        return [r for r in found if self.tracker.begin((r.topic, r.partition), r.offset)]
+        found = self._consumer.poll(_POLL_SECONDS, room, self.tracker.held())
+        return [r for r in found if self.tracker.begin((r.topic, r.partition), r.offset, r.size)]
 
     def commit(self) -> None:
         """Commit what is stored; if that fails, a later commit makes up for it. Blocks."""
@@ -144,15 +156,16 @@ def _soon(loop: asyncio.AbstractEventLoop, drop: OnPartitions, partitions: Parti
 
 
 class Pipeline:
-    """Reads utterances and has each handled, as many at once as `capacity`.
+    """Reads utterances and has each handled, as many at once as the window holds.
 
     Args:
         open_consumer: Joins the group.
         handle: Brings one record to its end.
         capacity: The largest number of records in hand.
-        metrics: Where the number of those is shown, and that of the records that wait.
+        max_bytes: What they may take, but for what the last poll brings.
+        metrics: Where the number of those is shown, and that of the records that are not read yet.
         report: Told when it becomes another whether this service reads.
-        drain_seconds: What those in hand get to end when the service stops.
+        drain_seconds: What those that have begun get to end when the service stops.
     """
 
     def __init__(
@@ -161,6 +174,7 @@ class Pipeline:
         handle: Handle,
         *,
         capacity: int,
+        max_bytes: int = WINDOW_BYTES,
         metrics: Metrics,
         report: Report = lambda *_: None,
         drain_seconds: float = DRAIN_SECONDS,
@@ -168,6 +182,7 @@ class Pipeline:
         self._open_consumer = open_consumer
         self._handle = handle
         self._capacity = capacity
+        self._max_bytes = max_bytes
         self._drain_seconds = drain_seconds
         self._in_hand: dict[asyncio.Task[None], _Job] = {}
         self._ended_one = asyncio.Event()
@@ -177,17 +192,18 @@ class Pipeline:
         self._metrics = metrics
         self._lag_due = 0.0
         metrics.in_hand.set_function(lambda: len(self._in_hand))
+        metrics.waiting.set_function(lambda: sum(not job.begun for job in self._in_hand.values()))
 
     async def run(self, stop: Stop) -> None:
-        """Work until a signal comes; end what is in hand, commit it and leave the group.
+        """Work until a signal comes; end what has begun, commit it and leave the group.
 
-        What is not done at the deadline, or when a second signal comes, is not committed, so it is
-        done again by another member.
+        What has not begun is dropped at once, the rest at the deadline or when a second signal
+        comes. It is not committed, so another member does it.
         """
         while not stop.drain.is_set():
             loop = asyncio.get_running_loop()
             on_lost = partial(_soon, loop, self._drop_waiting)
-            member = await asyncio.to_thread(_Member, self._open_consumer, on_lost)
+            member = await asyncio.to_thread(_Member, self._open_consumer, on_lost, self._capacity)
             try:
                 await self._work(member, stop)
             except BrokerUnavailable as error:
@@ -201,14 +217,21 @@ class Pipeline:
 
     async def _work(self, member: _Member, stop: Stop) -> None:
         while not stop.drain.is_set():
-            room = self._capacity - len(self._in_hand)
+            room = self._room()
             if room > 0 or not await self._place_is_freed():
                 await self._turn(member, room=room)
+        self._drop_waiting(member.tracker.assigned)
         deadline = asyncio.get_running_loop().time() + self._drain_seconds
         while self._in_hand and not stop.now.is_set():
             if asyncio.get_running_loop().time() > deadline:
                 return
             await self._turn(member, room=0)
+
+    def _room(self) -> int:
+        """Return how many more records may be taken in hand."""
+        if sum(job.size for job in self._in_hand.values()) >= self._max_bytes:
+            return 0
+        return self._capacity - len(self._in_hand)
 
     async def _turn(self, member: _Member, *, room: int) -> None:
         for record in await asyncio.to_thread(member.poll, room):
@@ -228,7 +251,7 @@ class Pipeline:
         return self._ended_one.is_set()
 
     def _start(self, member: _Member, record: ReceivedRecord) -> None:
-        job = _Job((record.topic, record.partition))
+        job = _Job((record.topic, record.partition), record.size)
         task = asyncio.create_task(self._finish(member, record, job))
         self._in_hand[task] = job
         task.add_done_callback(self._ended)

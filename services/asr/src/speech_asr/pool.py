@@ -17,12 +17,15 @@ from speech_lib.service.logs import get_logger
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from speech_asr import worker
-from speech_asr.engine import EngineChoice, Recognition
+from speech_asr.engine import EngineChoice, Recognition, duration_s
 from speech_asr.errors import EngineFailed, EngineUnavailable, Reason, Unprocessable
+from speech_asr.turns import Turns
 
 RECOGNITION_LIMIT_SECONDS = 600.0
 """Who takes longer for one utterance hangs: the largest is 49 s of speech, on a busy machine."""
 _ATTEMPTS = 2
+_ANY_SECONDS = 0.1
+"""What an utterance counts besides its length, so that silence and noise count too."""
 _T = TypeVar("_T")
 Report = Callable[[bool, str], None]
 """Takes whether every worker can be started, and if not, why."""
@@ -95,6 +98,9 @@ class _Worker:
 class RecogniserPool:
     """Recognises as many utterances side by side as it has workers; the others wait their turn.
 
+    A free worker gets the next utterance of the source that has had the least seconds of audio; the
+    last one goes to no source that has one already (`turns`).
+
     Args:
         choice: Which engine to load.
         workers: How many processes.
@@ -115,7 +121,7 @@ class RecogniserPool:
         limit_seconds: float = RECOGNITION_LIMIT_SECONDS,
     ) -> None:
         self._workers = [_Worker(choice, limit_seconds) for _ in range(workers)]
-        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._idle: Turns[_Worker] = Turns()
         self._on_replaced = on_replaced
         self._report = report
         self._missing: set[_Worker] = set()
@@ -133,10 +139,10 @@ class RecogniserPool:
         """
         await asyncio.gather(*(each.load() for each in self._workers))
         for each in self._workers:
-            self._idle.put_nowait(each)
+            self._idle.add(each)
 
     async def recognise(
-        self, samples: bytes, on_begun: Callable[[], None] = lambda: None
+        self, samples: bytes, on_begun: Callable[[], None] = lambda: None, source: str = ""
     ) -> tuple[Recognition, float]:
         """Return what was said in one utterance, and the seconds that hearing it took.
 
@@ -146,11 +152,13 @@ class RecogniserPool:
         Args:
             samples: The utterance.
             on_begun: Called when a worker is free for it.
+            source: Whose it is: each gets its share.
 
         Raises:
             Unprocessable: It failed again.
         """
-        async with self._idle_worker() as one:
+        cost = duration_s(samples) + _ANY_SECONDS
+        async with self._idle_worker(source, cost) as one:
             on_begun()
             for _ in range(_ATTEMPTS):
                 await self._load_again(one)
@@ -162,12 +170,12 @@ class RecogniserPool:
         raise Unprocessable(Reason.RECOGNISER_FAILED)
 
     @asynccontextmanager
-    async def _idle_worker(self) -> AsyncIterator[_Worker]:
-        one = await self._idle.get()
+    async def _idle_worker(self, source: str, cost: float) -> AsyncIterator[_Worker]:
+        one = await self._idle.get(source, cost)
         try:
             yield one
         finally:
-            self._idle.put_nowait(one)
+            self._idle.give_back(one, source)
 
     async def _load_again(self, one: _Worker) -> None:
         """Load until it succeeds.

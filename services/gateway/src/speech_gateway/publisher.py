@@ -20,6 +20,7 @@ from speech_lib.telemetry.spans import Message, NoSpans, Sending, SpanSink
 
 from speech_gateway import wav
 from speech_gateway.errors import Failure, NotStored
+from speech_gateway.lanes import Lanes
 from speech_gateway.utterance import Context, Receipt, Utterance
 
 SOURCE_SERVICE = "gateway"
@@ -34,6 +35,7 @@ class Publisher:
     serializer: EventSerializer[AudioInputEvent]
     topic: str
     spans: SpanSink = field(default_factory=NoSpans)
+    lanes: Lanes = field(default_factory=Lanes)
 
     def publish(self, context: Context, utterance: Utterance) -> Awaitable[Receipt]:
         """Encode `utterance` and hand it over now; the awaitable holds none of its bytes.
@@ -50,10 +52,10 @@ class Publisher:
                 language_hint=context.language_hint,
             ),
         )
-        trace = context.trace.child()
+        trace, key = context.trace.child(), context.correlation_id.encode()
         record = Record(
             topic=self.topic,
-            key=context.correlation_id.encode(),
+            key=key,
             value=self.serializer.encode(event),
             headers=headers.for_audio_ingress(
                 event,
@@ -62,6 +64,13 @@ class Publisher:
                 handshake_ms=_milliseconds(context, utterance.handshake_at),
                 first_audio_ms=_milliseconds(context, utterance.first_audio_at),
                 ended_ms=_milliseconds(context, utterance.ended_at),
+                source=context.source,
+            ),
+            partition=self.lanes.partition(
+                context.source,
+                key,
+                utterance,
+                partitions=self.producer.partitions(self.topic),
             ),
         )
         clock = asyncio.get_running_loop().time

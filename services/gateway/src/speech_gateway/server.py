@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
+from secrets import token_bytes
 from typing import Any
 
 from speech_lib.errors import ConfigError
@@ -30,6 +31,7 @@ from speech_gateway import handshake, session_report, wav
 from speech_gateway.admission import (
     Admission,
     Networks,
+    Sources,
     UnfinishedHandshakes,
     client_address,
 )
@@ -99,6 +101,7 @@ class GatewayServer:
     _server: Server = field(init=False)
     _handshakes: UnfinishedHandshakes = field(init=False)
     _audio: AddressBuckets = field(init=False)
+    _sources: Sources = field(default_factory=lambda: Sources(token_bytes(32)))
     _drivers: set[SessionDriver] = field(default_factory=set)
     _drain_at: float | None = None
     _all_gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -240,7 +243,7 @@ class GatewayServer:
     async def _drive(self, connection: GatewayConnection, address: str, held: ExitStack) -> None:
         """Drive one session to its end; close `held` as soon as it holds no audio any more."""
         loop = asyncio.get_running_loop()
-        context = self._context(connection)
+        context = self._context(connection, address)
         session = Session(
             context.correlation_id,
             self.config.limits,
@@ -264,7 +267,7 @@ class GatewayServer:
         session_report.write_line_within(self._session_lines, now, driver, address)
         session_report.record_span(driver, self.spans, self._port)
 
-    def _context(self, connection: GatewayConnection) -> Context:
+    def _context(self, connection: GatewayConnection, address: str) -> Context:
         request = connection.request
         assert request is not None  # noqa: S101 - there is no 101 without one
         traceparents = request.headers.get_all("traceparent")
@@ -276,6 +279,7 @@ class GatewayServer:
             language_hint=connection.wanted.language_hint,
             epoch=time.time() - asyncio.get_running_loop().time(),
             parent=received,
+            source=self._sources.name(address),
         )
 
     def _note_if_all_gone(self) -> None:

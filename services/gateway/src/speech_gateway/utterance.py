@@ -23,6 +23,7 @@ class Context:
         language_hint: A BCP 47 tag, where the client gave one.
         epoch: What to add to the session's clock for seconds since the epoch.
         parent: The client's span, where it sent one.
+        source: Stands for the client's address (`admission.Sources`); in no log.
     """
 
     correlation_id: str
@@ -30,6 +31,7 @@ class Context:
     language_hint: str | None
     epoch: float
     parent: TraceContext | None = None
+    source: str = ""
 
     def nanoseconds(self, at: float) -> int:
         """Return a time on the session's clock as nanoseconds since the epoch."""

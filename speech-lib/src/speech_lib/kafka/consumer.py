@@ -98,7 +98,9 @@ class RecordConsumer:
         """
         return self._membership.problem
 
-    def poll(self, timeout: float, max_records: int = 16) -> list[ReceivedRecord]:
+    def poll(
+        self, timeout: float, max_records: int = 16, held: Partitions = frozenset()
+    ) -> list[ReceivedRecord]:
         """Return the records there are; wait for the first one. Blocks.
 
         Only this call serves changes of the group's partitions. Call it every second or so, and at
@@ -108,12 +110,13 @@ class RecordConsumer:
             timeout: Seconds to wait for the first record.
             max_records: The most records to return. With 0 it only serves changes. It then throws
                 away what was fetched ahead, and the next call fetches that again.
+            held: Partitions to read nothing from. What was fetched ahead of them is thrown away.
 
         Raises:
             BrokerUnavailable: This consumer can never read again. Build a new one.
         """
         # Records read in isolation come first, so that nothing is fetched far ahead of the commits.
-        self._fetch(wanted=max_records > 0 and not self._early)
+        self._fetch(wanted=max_records > 0 and not self._early, held=held)
         if not self._early or max_records == 0:
             self._early += self._read(timeout, max_records)
         found, self._early = self._early[:max_records], self._early[max_records:]
@@ -202,7 +205,7 @@ class RecordConsumer:
         self._ask_again_at = time.monotonic() + _ASK_AGAIN_SECONDS
         return False
 
-    def _fetch(self, *, wanted: bool) -> None:
+    def _fetch(self, *, wanted: bool, held: Partitions) -> None:
         """Fetch, or stop fetching, also from partitions that were gained meanwhile."""
         if not wanted:
             self._pause(_pairs(self._client.assignment()) - self._paused)
@@ -212,8 +215,10 @@ class RecordConsumer:
             # anew: the error, the end, or a record.
             self._ask_again_at = time.monotonic() + _ASK_AGAIN_SECONDS
             self._pause(_pairs(self._client.assignment()))
-        if self._paused:
-            self._resume(_pairs(self._client.assignment()) & self._paused)
+        if self._paused or held:
+            assigned = _pairs(self._client.assignment())
+            self._pause(held & assigned - self._paused)
+            self._resume(assigned & self._paused - held)
 
     def _pause(self, partitions: Partitions) -> None:
         if partitions:

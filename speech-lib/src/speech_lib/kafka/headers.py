@@ -5,6 +5,7 @@ reader of dead letters what they need without decoding the value. Times are mill
 epoch by the writer's clock.
 """
 
+import re
 import time
 
 from speech_lib.events import AnyEvent
@@ -18,6 +19,7 @@ ENDED_BY = "ended_by"
 HANDSHAKE_MS = "handshake_ms"
 FIRST_AUDIO_MS = "first_audio_ms"
 ENDED_MS = "ended_ms"
+SOURCE = "source"
 
 INPUT_EVENT_ID = "input_event_id"
 FETCHED_MS = "fetched_ms"
@@ -28,6 +30,10 @@ DLQ_PARTITION = "dlq_partition"
 DLQ_OFFSET = "dlq_offset"
 DLQ_LAST_OFFSET = "dlq_last_offset"
 DLQ_OMITTED = "dlq_omitted"
+
+SOURCE_BYTES = 8
+"""Of which a source is the hexadecimal digits."""
+_SOURCE = re.compile(f"[0-9a-f]{{{2 * SOURCE_BYTES}}}")
 
 
 def now_ms() -> int:
@@ -51,6 +57,7 @@ def for_audio_ingress(
     handshake_ms: int,
     first_audio_ms: int,
     ended_ms: int,
+    source: str,
 ) -> dict[str, str]:
     """Return the headers of an utterance.
 
@@ -61,6 +68,7 @@ def for_audio_ingress(
         handshake_ms: When the client came.
         first_audio_ms: When its first audio came.
         ended_ms: When the utterance ended.
+        source: Stands for the address of its client; see `source_of`.
     """
     return {
         **_common(event, traceparent),
@@ -68,6 +76,7 @@ def for_audio_ingress(
         HANDSHAKE_MS: str(handshake_ms),
         FIRST_AUDIO_MS: str(first_audio_ms),
         ENDED_MS: str(ended_ms),
+        SOURCE: source,
     }
 
 
@@ -94,6 +103,15 @@ def for_asr_text(
         FETCHED_MS: str(fetched_ms),
         RECOGNISED_MS: str(recognised_ms),
     }
+
+
+def source_of(record: ReceivedRecord) -> str:
+    """Return whose utterance a record is, for fair shares among all; it tells nothing else.
+
+    One source for all records that do not say, or say something else than a gateway would.
+    """
+    source = record.headers.get(SOURCE, "")
+    return source if _SOURCE.fullmatch(source) else ""
 
 
 def for_dead_letter(record: ReceivedRecord, *, reason: str) -> dict[str, str]:

@@ -78,6 +78,7 @@ class RecordProducer:
         self.on_failure: Callable[[], None] = _ignore
         self._delivery_timeout = delivery_timeout
         self._queue_bytes = queue_bytes
+        self._partitions: dict[str, int] = {}
         self._disposal = Disposal()
         self._requeue = Requeue()
         self._backoff = RebuildBackoff()
@@ -167,7 +168,12 @@ class RecordProducer:
         client = self._client
         if client is None:
             raise BrokerUnavailable("_FATAL")
-        _require_topic(topic, client.topic_error(topic, timeout))
+        error, self._partitions[topic] = client.describe(topic, timeout)
+        _require_topic(topic, error)
+
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic had at its last `check`; 0 without one."""
+        return self._partitions.get(topic, 0)
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109  # it bounds a part of the work
         """Wait at most `timeout` seconds for what is pending, then stop. May be repeated.

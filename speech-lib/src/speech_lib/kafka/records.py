@@ -6,6 +6,8 @@ Producer, consumer, services and test doubles share these types. Pure: no Kafka 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+_HOLDING_BYTES = 1024
+
 Partition = tuple[str, int]
 """A topic's name and the number of one of its partitions."""
 Partitions = frozenset[Partition]
@@ -22,12 +24,14 @@ class Record:
         key: Decides on the partition. Records of one key keep their order.
         value: The encoded event.
         headers: Names and texts, stored as UTF-8 (see `headers`).
+        partition: Where it goes, in place of what the key decides.
     """
 
     topic: str
     key: bytes
     value: bytes = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
+    partition: int | None = None
 
     @property
     def size(self) -> int:
@@ -88,6 +92,12 @@ class ReceivedRecord:
     timestamp_ms: int
     headers_readable: bool = True
     damaged_from: int | None = None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes in memory: content, headers, and what holds them."""
+        headers = sum(len(name) + len(text) for name, text in self.headers.items())
+        return len(self.key) + len(self.value) + headers + _HOLDING_BYTES
 
     @classmethod
     def damaged(cls, topic: str, partition: int, first: int, last: int) -> "ReceivedRecord":

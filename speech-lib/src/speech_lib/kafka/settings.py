@@ -17,6 +17,12 @@ ClientConfig = dict[str, str | int | float | bool]
 MAX_RECORD_BYTES = 2_097_152
 """The largest record. Producer, topics and consumer agree on it."""
 
+MAX_AHEAD_BYTES = 4 * MAX_RECORD_BYTES
+"""What a member of a group may read of a partition beyond its first record that is not done.
+
+After it was killed so much is read apart (`apart`), and so much may be done again.
+"""
+
 _REPEAT_SECONDS = 5.0
 _SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 _MAX_PORT = 65_535

@@ -71,6 +71,7 @@ class FakeProducer:
     Attributes:
         errors: The next sends raise them, one each; so does `check`.
         healthy: A service asks it before it calls itself ready.
+        partition_count: The number of partitions of every topic. The broker's topics have one.
         gate: While it is cleared, sends wait.
     """
 
@@ -79,6 +80,7 @@ class FakeProducer:
         self._closed = False
         self.errors: list[SpeechLibError] = []
         self.healthy = True
+        self.partition_count = 1
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -102,6 +104,10 @@ class FakeProducer:
         """Raise the next error, if there is one."""
         if self.errors:
             raise self.errors.pop(0)
+
+    def partitions(self, topic: str) -> int:  # noqa: ARG002 - as the real one
+        """Return how many partitions a topic has."""
+        return self.partition_count
 
     async def close(self, timeout: float) -> None:  # noqa: ARG002, ASYNC109 - as the real one
         """Refuse whatever is sent from now on."""
@@ -132,13 +138,18 @@ class FakeConsumer:
         self._on_assign = on_assign
         self._on_revoke = on_revoke
 
-    def poll(self, timeout: float, max_records: int = 16) -> list[ReceivedRecord]:  # noqa: ARG002
+    def poll(
+        self,
+        timeout: float,  # noqa: ARG002 - as the real one
+        max_records: int = 16,
+        held: Partitions = frozenset(),
+    ) -> list[ReceivedRecord]:
         """Return what there is; never waits."""
         if not self._next:
             self._next = {of: self._committed.get(of, 0) for of in self._assigned}
             self._on_assign(self._assigned)
         found: list[ReceivedRecord] = []
-        for of in sorted(self._assigned):
+        for of in sorted(self._assigned - held):
             records = self._broker.records(of[0])[self._next[of] :][: max_records - len(found)]
             self._next[of] += len(records)
             found += records

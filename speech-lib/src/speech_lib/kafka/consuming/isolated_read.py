@@ -19,12 +19,12 @@ from structlog.typing import FilteringBoundLogger
 from speech_lib.kafka.consuming.offset_reader import OffsetReader, is_damaged
 from speech_lib.kafka.message import received
 from speech_lib.kafka.records import ReceivedRecord
-from speech_lib.kafka.settings import MAX_RECORD_BYTES, ClientConfig
+from speech_lib.kafka.settings import MAX_AHEAD_BYTES, MAX_RECORD_BYTES, ClientConfig
 
 TrialDecode = Callable[[bytes], None]
 """Decodes a record's value, at its own risk. Importable by name, because `spawn` pickles it."""
 
-_MAX_READ_BYTES = 2 * MAX_RECORD_BYTES
+_MAX_READ_BYTES = MAX_AHEAD_BYTES + 2 * MAX_RECORD_BYTES
 """More than a member fetches ahead of its commits."""
 _MEMORY_BYTES = 128 * 1024 * 1024
 """The memory that the process may take beyond that of its start: 60 times the largest record."""

@@ -31,6 +31,8 @@ from speech_lib.kafka.records import Record, Stored
 from speech_lib.kafka.settings import ClientConfig, client_logger
 
 _POLL_SECONDS = 0.2
+_BY_KEY = -1
+"""librdkafka's RD_KAFKA_PARTITION_UA: the key decides on the partition."""
 
 DeliveryCallback = Callable[[KafkaError | None, Message], None]
 RequeueRecord = Callable[[PurgedRecord], None]
@@ -44,12 +46,13 @@ class _HandedOver:
     deadline: float
     snapshot: str
     headers: Mapping[str, str]
+    partition: int | None
     may_retry: bool
 
     def purged(self, message: Message) -> PurgedRecord:
         """Return the record of a report, as it was handed over."""
         key, value = _bytes(message.key()), _bytes(message.value())
-        record = Record(str(message.topic()), key, value, self.headers)
+        record = Record(str(message.topic()), key, value, self.headers, self.partition)
         return PurgedRecord(record, self.future, self.deadline, self.may_retry)
 
 
@@ -176,13 +179,16 @@ class ProducerClient:
         producer = self._producer
         if producer is None or not self.pending.add(future, deadline, record.size):
             raise DeliveryError(stored="no", reason="_DESTROY")
-        handed = _HandedOver(future, deadline, snapshot, record.headers, may_retry)
+        handed = _HandedOver(
+            future, deadline, snapshot, record.headers, record.partition, may_retry
+        )
         try:
             producer.produce(
                 record.topic,
                 key=record.key,
                 value=record.value,
                 headers=[(name, text.encode()) for name, text in record.headers.items()],
+                partition=_BY_KEY if record.partition is None else record.partition,
                 on_delivery=self._reports.callback(handed),
             )
         except BufferError:
@@ -193,8 +199,10 @@ class ProducerClient:
             self.errors.note(refusal.args[0])
             raise delivery_error(refusal.args[0], "no") from None
 
-    def topic_error(self, topic: str, timeout: float) -> KafkaError | None:
-        """Ask a broker about a topic; return its error, None where the topic is there. Blocks.
+    def describe(self, topic: str, timeout: float) -> tuple[KafkaError | None, int]:
+        """Ask a broker about a topic; return its error and how many partitions it has. Blocks.
+
+        The error is None where the topic is there.
 
         Args:
             topic: The topic's name.
@@ -211,8 +219,8 @@ class ProducerClient:
             metadata = producer.list_topics(topic, timeout=timeout)
         except KafkaException as error:
             raise BrokerUnavailable(self.errors.last or error.args[0].name()) from None
-        found: KafkaError | None = metadata.topics[topic].error
-        return found
+        found = metadata.topics[topic]
+        return found.error, len(found.partitions)
 
     def serve(self, seconds: float = _POLL_SECONDS) -> None:
         """Serve the reports that have come, and wait at most `seconds` for the first one."""
