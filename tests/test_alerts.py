@@ -17,7 +17,7 @@ import yaml
 from prometheus_client import generate_latest
 from speech_asr.metrics import Metrics as AsrMetrics
 from speech_gateway.metrics import Metrics as GatewayMetrics
-from speech_tools import metrics_page
+from speech_tools.operations import metrics_page
 from support.documents import parse
 
 ROOT = Path(__file__).parents[1]

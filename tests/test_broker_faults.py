@@ -16,7 +16,8 @@ import pytest
 from confluent_kafka import KafkaError
 from speech_lib.testing.mock_cluster import MockCluster
 from speech_lib.testing.registry_server import RegistryServer
-from speech_tools import audio, client, stack
+from speech_tools import stack
+from speech_tools.protocol import audio, client
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(60)]
 

@@ -14,7 +14,8 @@ import pytest
 from speech_lib.kafka.registry import SchemaRegistry, subject_of
 from speech_lib.testing.mock_cluster import MockCluster
 from speech_lib.testing.registry_server import RegistryServer
-from speech_tools import audio, client, stack
+from speech_tools import stack
+from speech_tools.protocol import audio, client
 from support.ports import free_ports
 from websockets.asyncio.client import ClientConnection, connect
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from pocketsphinx import Decoder
-from speech_tools import audio, client, stack
+from speech_tools import stack
+from speech_tools.protocol import audio, client
 from websockets.asyncio.client import connect
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]

@@ -24,7 +24,8 @@ from speech_lib.kafka.registry import EventDeserializer, subject_of
 from speech_lib.kafka.settings import MAX_RECORD_BYTES
 from speech_lib.testing import foreign
 from speech_lib.testing.foreign import ForeignRecord
-from speech_tools import audio, client, stack
+from speech_tools import stack
+from speech_tools.protocol import audio, client
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from speech_gateway import wav
 from speech_lib.events import AudioInputEvent
 from speech_lib.kafka.registry import EventDeserializer
-from speech_tools import stack, whole_topic
+from speech_tools import stack
+from support import whole_topic
 from websockets.asyncio.client import connect
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]

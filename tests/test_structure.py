@@ -10,6 +10,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from speech_tools.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 MEMBERS = {
@@ -67,6 +68,14 @@ PURE = {
     "speech_asr.intake",
     "speech_asr.offsets",
     "speech_asr.wav",
+    "speech_tools.latency.hops",
+    "speech_tools.operations.metrics_page",
+    "speech_tools.percentiles",
+    "speech_tools.protocol.errors",
+    "speech_tools.protocol.messages",
+    "speech_tools.topics",
+    "speech_tools.top.figures",
+    "speech_tools.trace.tracing",
 }
 IO = {
     *("aiohttp", "asyncio", "confluent_kafka", "http.client", "http.server", "httpx", "socket"),
@@ -143,6 +152,26 @@ def test_nothing_that_users_run_imports_the_machinery_of_tests() -> None:
     assert {module for module in SOURCES if imports_of(module, "support")} == set()
     for service in SERVICES:
         assert {name for name in of_member(TOOLS) if imports_of(name, service)} == set()
+
+
+ROOMS = {".".join(module.split(".")[:2]) for module, _ in COMMANDS.values()}
+"""A subcommand is one module, or a package of them."""
+
+
+def room(module: str) -> str | None:
+    """Return the subcommand that a module belongs to; nothing for what subcommands share."""
+    return next((each for each in ROOMS if module == each or module.startswith(f"{each}.")), None)
+
+
+def test_subcommands_know_what_they_share_and_not_each_other() -> None:
+    """Only `latency` uses the pure part of `trace`; what is shared knows no subcommand."""
+    crossing = {
+        (room(module), known)
+        for module in of_member(TOOLS)
+        for known in within_members(module)
+        if room(known) not in {None, room(module)}
+    }
+    assert crossing == {("speech_tools.latency", "speech_tools.trace.tracing")}
 
 
 def test_no_service_runs_on_what_is_made_for_tests() -> None:

@@ -26,7 +26,8 @@ from speech_lib.kafka.producer import RecordProducer
 from speech_lib.kafka.records import Record, Stored
 from speech_lib.kafka.settings import KafkaSettings
 from speech_lib.telemetry import spans as described
-from speech_tools import audio, stack
+from speech_tools import stack
+from speech_tools.protocol import audio
 from speech_tools.stack import Process
 from support.otlp_receiver import Collector, ReceivedSpan, collector
 from websockets.asyncio.client import connect

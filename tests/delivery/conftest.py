@@ -33,8 +33,8 @@ from speech_lib.errors import BrokerUnavailable
 from speech_lib.kafka.admin import TopicSpec, ensure_topics
 from speech_lib.kafka.settings import KafkaSettings, SaslCredentials
 from speech_lib.testing.registry_server import RegistryServer
-from speech_tools import stack, whole_topic
-from support import compose
+from speech_tools import stack
+from support import compose, whole_topic
 from support.ports import free_ports
 from tenacity import retry, retry_if_exception_type, stop_after_delay
 

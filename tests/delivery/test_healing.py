@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from confluent_kafka.admin import AclOperation
-from speech_tools import client
+from speech_tools.protocol import client
 
 DELIVERY_SECONDS = 6.0
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from urllib.request import Request, urlopen
 
 import pytest
-from speech_tools import audio, metrics_page
+from speech_tools.operations import metrics_page
+from speech_tools.protocol import audio
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 from websockets.asyncio.client import connect
 

@@ -18,8 +18,8 @@ from urllib.request import urlopen
 
 import docker
 import pytest
-from speech_tools import stack, whole_topic
-from support import compose, ledger
+from speech_tools import stack
+from support import compose, ledger, whole_topic
 from support.cluster import FILES, PUBLISHED, Cluster
 from support.crowd import Crowd
 from support.ledger import Entry, Figures, Findings

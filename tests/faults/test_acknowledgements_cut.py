@@ -8,7 +8,7 @@ import time
 from collections import Counter
 
 import pytest
-from speech_tools import whole_topic
+from support import whole_topic
 from support.cluster import SERVICES, gateway_proxy
 from support.crowd import Crowd
 from support.ledger import Findings, Verdict

@@ -17,7 +17,9 @@ from speech_lib.events.codec import decode
 from speech_lib.events.schemas import schema_text
 from speech_lib.kafka.headers import INPUT_EVENT_ID
 from speech_lib.kafka.records import ReceivedRecord
-from speech_tools import audio, client, stack, whole_topic
+from speech_tools import stack
+from speech_tools.protocol import audio, client
+from support import whole_topic
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 ROOT = Path(__file__).parents[2]

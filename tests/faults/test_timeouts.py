@@ -11,8 +11,8 @@ from collections import Counter
 from speech_lib.errors import DeliveryError
 from speech_lib.kafka.producer import RecordProducer
 from speech_lib.kafka.records import Record, Stored
-from speech_tools import whole_topic
 from speech_tools.trace.search import likely_partition
+from support import whole_topic
 
 DELIVERY_SECONDS = 10.0
 PARTITIONS = 6

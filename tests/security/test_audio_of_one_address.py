@@ -4,7 +4,6 @@ Against a gateway in a process of its own, with short utterances, so that the bu
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +11,9 @@ from pathlib import Path
 import pytest
 from speech_gateway.wav import HEADER_BYTES
 from speech_tools.percentiles import percentiles
+from speech_tools.speakers import Kind, say
 from support.flood import speak
 from support.lone_gateway import LoneGateway, lone_gateway
-from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
 
 pytestmark = [pytest.mark.security, pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -25,8 +23,7 @@ BYTES_A_SECOND = 20 * 32_000
 GREEDY, LIVE = "127.0.7.1", "127.0.7.2"
 GREEDY_CLIENTS = 4
 SPEAKERS = 10
-CHUNK = bytes(3_200)
-CHUNK_SECONDS = 0.1
+REFUSED_SECONDS = 0.1
 FELT_SECONDS = 0.1
 A_BUSY_MACHINE = 5.0
 """How much longer things may take where the machine has other work."""
@@ -47,31 +44,20 @@ async def send_unpaced(url: str, deadline: float) -> int:
     """Send utterance after utterance; return the bytes of those that were accepted."""
     stored = 0
     while time.monotonic() < deadline:
-        try:
-            async with connect(
-                url, compression=None, proxy=None, local_addr=(GREEDY, 0)
-            ) as connection:
-                await connection.recv()
-                await connection.send(UTTERANCE)
-                await connection.send('{"event":"done"}')
-                stored += json.loads(await connection.recv())["audio_bytes"]
-        except InvalidStatus:
-            await asyncio.sleep(CHUNK_SECONDS)  # too many in this second
+        spoken = await say(url, UTTERANCE, paced=False, source=GREEDY)
+        if spoken.kind is Kind.REFUSED:
+            await asyncio.sleep(REFUSED_SECONDS)  # too many in this second
+        else:
+            assert spoken.kind is Kind.ACCEPTED, spoken
+            stored += len(UTTERANCE)
     return stored
 
 
-async def speak_live(url: str, chunks: int) -> float:
+async def speak_live(url: str, pcm: bytes) -> float:
     """Speak at the pace of speech; return the seconds from `done` to the receipt."""
-    async with connect(url, compression=None, proxy=None, local_addr=(LIVE, 0)) as connection:
-        await connection.recv()
-        began = time.monotonic()
-        for number in range(chunks):
-            await asyncio.sleep(began + number * CHUNK_SECONDS - time.monotonic())
-            await connection.send(CHUNK)
-        said = time.monotonic()
-        await connection.send('{"event":"done"}')
-        assert json.loads(await connection.recv())["audio_bytes"] == chunks * len(CHUNK)
-        return time.monotonic() - said
+    spoken = await say(url, pcm, paced=True, source=LIVE)
+    assert spoken.kind is Kind.ACCEPTED, spoken
+    return spoken.answered - spoken.said
 
 
 async def test_an_address_stores_no_more_than_its_share(gateway: LoneGateway) -> None:
@@ -80,7 +66,7 @@ async def test_an_address_stores_no_more_than_its_share(gateway: LoneGateway) ->
     greedy = [
         asyncio.create_task(send_unpaced(gateway.url, began + 3)) for _ in range(GREEDY_CLIENTS)
     ]
-    live = [asyncio.create_task(speak_live(gateway.url, 20)) for _ in range(SPEAKERS)]
+    live = [asyncio.create_task(speak_live(gateway.url, bytes(64_000))) for _ in range(SPEAKERS)]
     took = await speak(gateway.url, 2.5)
     waited = await asyncio.gather(*live)
     stored = sum(await asyncio.gather(*greedy))

@@ -32,7 +32,8 @@ from speech_lib.kafka.registry import subject_of
 from speech_lib.testing.mock_cluster import MockCluster
 from speech_lib.testing.registry_server import RegistryServer
 from speech_lib.testing.schema_store import RegistryError, SchemaStore
-from speech_tools import audio, stack
+from speech_tools import stack
+from speech_tools.protocol import audio
 from support.canaries import Canary, Heard, canary
 from websockets.frames import Frame, Opcode
 

@@ -1,17 +1,17 @@
 """Many clients who speak until they are told to stop, and remember every attempt.
 
-Each does what `docs/protocol.md` asks of a client: what was refused, or is surely not stored, is
-said again after a pause; what may be stored is not, because that could store it twice. Used by the
+Each does what docs/protocol.md asks of a client. It repeats, after a pause, what was refused or is
+surely not stored. It does not repeat what may be stored: that could store it twice. Used by the
 tests under faults; `ledger` judges what is remembered.
 """
 
 import asyncio
 import random
-import time
 from dataclasses import dataclass, field
 
-from speech_tools import client
-from speech_tools.audio import SAMPLE_BYTES, SAMPLE_RATE_HZ
+from speech_tools.protocol.audio import SAMPLE_BYTES, SAMPLE_RATE_HZ
+from speech_tools.protocol.client import NotAGateway, Refused, Unreachable
+from speech_tools.speakers import Speakers, Spoken, say
 
 from support.ledger import Operation, Verdict
 
@@ -49,9 +49,7 @@ class Crowd:
 
     async def speak(self) -> None:
         """Speak until `stop`; what has been begun then is brought to its end."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self.clients):
-                group.create_task(self._speak_on())
+        await Speakers(self.url, self.clients).run(self._speak_on)
 
     def stop(self) -> None:
         """Have nobody begin another utterance, nor another attempt."""
@@ -59,9 +57,7 @@ class Crowd:
 
     async def say(self, pcm: bytes) -> Operation:
         """Try once to have this stored."""
-        operation = await self._attempt(self._number(), pcm)
-        self.operations.append(operation)
-        return operation
+        return await self._attempt(self._number(), pcm)
 
     def utterance(self) -> bytes:
         """Return samples that no other utterance has."""
@@ -81,26 +77,15 @@ class Crowd:
     async def _speak_until_stored(self, number: int, pcm: bytes) -> None:
         longest = _FIRST_PAUSE_SECONDS
         while not self._enough.is_set():
-            operation = await self._attempt(number, pcm)
-            self.operations.append(operation)
-            if operation.verdict is not Verdict.FAILED:
+            if (await self._attempt(number, pcm)).verdict is not Verdict.FAILED:
                 return
             await self._pause(longest * self.chance.uniform(0.5, 1.5))
             longest = min(2 * longest, _LONGEST_PAUSE_SECONDS)
 
     async def _attempt(self, number: int, pcm: bytes) -> Operation:
-        began = time.monotonic()
-        heard: list[client.Frame] = []
-        final, opened = None, True
-        try:
-            hooks = client.Hooks(frame=heard.append)
-            final = (await client.stream(self.url, pcm, paced=False, hooks=hooks)).final
-        except client.NoAnswer:
-            pass
-        except (client.Refused, client.Unreachable, client.NotAGateway):
-            opened = False  # the last where the handshake was broken off by a stop
-        name = heard[0]["correlation_id"] if heard else None
-        return Operation(number, pcm, opened, name, final, began, time.monotonic())
+        operation = operation_of(number, await say(self.url, pcm, paced=False))
+        self.operations.append(operation)
+        return operation
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not after `stop`."""
@@ -109,3 +94,17 @@ class Crowd:
                 await self._enough.wait()
         except TimeoutError:
             pass
+
+
+def operation_of(number: int, spoken: Spoken) -> Operation:
+    """Return what the ledger takes for an utterance that was spoken once."""
+    return Operation(
+        number,
+        spoken.pcm,
+        # The last of these is what a handshake that a stop breaks off looks like.
+        opened=not isinstance(spoken.error, Refused | Unreachable | NotAGateway),
+        correlation_id=spoken.greeting.get("correlation_id"),
+        final=spoken.outcome.final if spoken.outcome else None,
+        began=spoken.began,
+        ended=spoken.ended,
+    )

@@ -10,7 +10,6 @@ floods.
 """
 
 import asyncio
-import json
 import select
 import socket
 import time
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from itertools import cycle
 
 from speech_gateway.testing import request
-from websockets.asyncio.client import connect
+from speech_tools.speakers import say
 from websockets.frames import Frame, Opcode
 
 from support.strangers import at_work
@@ -34,8 +33,7 @@ _CUT = b"rate_limited"
 
 _addresses = cycle(f"127.0.{net}.{host}" for net in range(16, 32) for host in range(1, 255))
 
-_CHUNK = bytes(3200)
-_CHUNKS = 5
+_UTTERANCE = bytes(16_000)
 _PAUSE_SECONDS = 0.01
 
 
@@ -158,20 +156,9 @@ async def speak(url: str, seconds: float) -> list[float]:
     took = []
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        took.append(await _utterance(url))
+        spoken = await say(url, _UTTERANCE, paced=False, source=next(_addresses))
+        if spoken.code:
+            raise RuntimeError(f"not stored: {spoken.error or spoken.code}")
+        took.append(spoken.answered - spoken.began)
         await asyncio.sleep(_PAUSE_SECONDS)
     return took
-
-
-async def _utterance(url: str) -> float:
-    began = time.monotonic()
-    source = next(_addresses), 0
-    async with connect(url, compression=None, proxy=None, local_addr=source) as connection:
-        await connection.recv()
-        for _ in range(_CHUNKS):
-            await connection.send(_CHUNK)
-        await connection.send('{"event":"done"}')
-        final = json.loads(await connection.recv())
-        if final["status"] != "accepted":
-            raise RuntimeError(f"not stored: {final['code']}")
-        return time.monotonic() - began

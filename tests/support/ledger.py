@@ -17,7 +17,7 @@ from speech_lib.events.codec import decode
 from speech_lib.events.schemas import schema_text
 from speech_lib.kafka import headers
 from speech_lib.kafka.records import ReceivedRecord
-from speech_tools.client import Frame
+from speech_tools.protocol.client import Frame
 
 WAV_HEADER_BYTES = 44
 _ENDED_BY_DONE = "done"

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from speech_lib.testing.pipeline import Pipeline
-from speech_tools import client, demo, stream
+from speech_tools import demo, stream
 from speech_tools.latency import command as latency
 from speech_tools.load import command as load
+from speech_tools.protocol import client
+from support.invoke import invoke
 from support.scripted_gateway import CORRELATION_ID, LIMITS, Script, Visit, scripted
-from typer.testing import CliRunner
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection
 
@@ -143,10 +144,8 @@ HOSTILE = {
 
 def ran(app: Any, *arguments: object) -> tuple[int, str]:
     """Run a tool to its end in this process; return its exit code and what it complained."""
-    done = CliRunner().invoke(app, list(map(str, arguments)))
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.exit_code, done.stderr
+    done = invoke(app, *arguments)
+    return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize("script", HOSTILE.values(), ids=HOSTILE)

@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from speech_tools import connection, stream
+from speech_tools import stream
+from speech_tools.protocol import connection
 from support.scripted_gateway import CORRELATION_ID, LIMITS
 from typer.testing import CliRunner
 from websockets.frames import Frame, Opcode

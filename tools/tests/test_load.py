@@ -1,10 +1,9 @@
 """`speech load`: its arithmetic, what it makes of every answer, and how a gateway holds."""
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +11,15 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from prometheus_client import generate_latest
 from speech_gateway.metrics import Metrics
-from speech_tools import audio, client, stack
-from speech_tools.load.clients import Answer, Kind, Load, Plan, Tally, Tape, judge
+from speech_tools import stack
 from speech_tools.load.command import app
-from speech_tools.load.metrics import Memory, Reading, read_page
+from speech_tools.load.metrics import Memory, Reading
 from speech_tools.load.report import Report, Spread
-from speech_tools.metrics_page import Histogram
-from typer.testing import CliRunner
+from speech_tools.load.run import Answer, Load, Plan, Tally
+from speech_tools.operations.metrics_page import Histogram, read
+from speech_tools.protocol import audio
+from speech_tools.speakers import Kind, Tape
+from support.invoke import invoke
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 MIB = 1024 * 1024
@@ -26,43 +27,8 @@ A_BUSY_MACHINE = 5
 """How much longer things may take where the machine has other work."""
 TIMEOUT_SECONDS = 20.0
 INF = math.inf
-EARLIER = Histogram((0.001, 0.01, 0.1, INF), (5, 5, 5, 5))
-LATER = Histogram((0.001, 0.01, 0.1, INF), (5, 95, 104, 105))
 
-# What a histogram tells
-
-
-def test_a_run_is_the_difference_of_two_looks():
-    """What was observed before the run does not count."""
-    assert LATER.since(EARLIER) == Histogram((0.001, 0.01, 0.1, INF), (0, 90, 99, 100))
-
-
-@pytest.mark.parametrize(
-    "other", [Histogram((0.001, INF), (5, 5)), Histogram(LATER.bounds, (6, 95, 104, 105))]
-)
-def test_a_gateway_that_was_replaced_meanwhile_has_no_difference(other):
-    """Other buckets, or counts that went down, are another process."""
-    assert LATER.since(other) is None
-
-
-@pytest.mark.parametrize(
-    ("part", "seconds"),
-    [(0.5, 0.001 + 0.009 * 50 / 90), (0.9, 0.01), (0.95, 0.01 + 0.09 * 5 / 9), (0.99, 0.1)],
-)
-def test_a_quantile_is_interpolated_within_its_bucket(part, seconds):
-    """As Prometheus does, from the lower bound of the bucket that holds it."""
-    assert Histogram((0.001, 0.01, 0.1, INF), (0, 90, 99, 100)).quantile(part) == pytest.approx(
-        seconds, rel=1e-12
-    )
-
-
-@pytest.mark.parametrize(
-    ("counts", "seconds"), [((0, 0, 0, 0), None), ((0, 0, 0, 3), 0.1), ((4, 4, 4, 4), 0.00099)]
-)
-def test_a_quantile_at_the_ends(counts, seconds):
-    """Nothing of nothing; the largest bound for what is above it; from zero in the lowest."""
-    found = Histogram((0.001, 0.01, 0.1, INF), counts).quantile(0.99)
-    assert found == (seconds if seconds is None else pytest.approx(seconds, rel=1e-12))
+# What the gateway's page tells
 
 
 def test_a_page_of_the_gateway_is_read():
@@ -70,7 +36,7 @@ def test_a_page_of_the_gateway_is_read():
     metrics = Metrics()
     for seconds in (0.0005, 0.004, 5.0):
         metrics.loop_lag_seconds.observe(seconds)
-    reading = read_page(generate_latest(metrics.registry).decode())
+    reading = Reading.of(read(generate_latest(metrics.registry).decode()))
     assert reading.lag is not None
     assert reading.lag.counts == (1, 1, 1, *[2] * 15, 3)
     assert (reading.lag.bounds[0], reading.lag.bounds[-2:]) == (0.001, (1.0, INF))
@@ -80,7 +46,7 @@ def test_a_page_of_the_gateway_is_read():
 
 def test_a_page_of_something_else_tells_nothing():
     """A process without these metrics is not a gateway that is well."""
-    assert read_page("# TYPE other counter\nother_total 1.0\n") == Reading(None, None)
+    assert Reading.of(read("# TYPE other counter\nother_total 1.0\n")) == Reading(None, None)
 
 
 def test_memory_is_judged_after_the_warm_up():
@@ -104,63 +70,7 @@ def test_figures_of_a_histogram_have_no_largest_value():
     assert Spread.of_histogram(None) is Spread.of_histogram(Histogram((INF,), (0,))) is None
 
 
-# What was spoken, and what became of it
-
-
-def test_every_utterance_is_another_stretch_of_the_tape():
-    """All have the length asked for, in whole samples, and no two are the same."""
-    pcm = b"".join(audio.load(SAMPLES / name).pcm for name in sorted(recordings()))
-    tape = Tape.of(SAMPLES)
-    cuts = [tape.cut(number, 0.5) for number in range(1000)]
-    assert {len(cut) for cut in cuts} == {16_000}
-    assert len(set(cuts)) == 1000
-    assert cuts[0] == pcm[:16_000]
-    assert cuts[1] == pcm[2 * 7919 :][:16_000]
-    assert tape.cut(0, 2.5 * len(pcm) / 32_000) == (pcm * 3)[: len(pcm) * 5 // 4 * 2]
-
-
-def test_a_folder_without_recordings_is_no_tape(tmp_path):
-    """There is nothing to speak."""
-    with pytest.raises(audio.AudioError, match="holds no recording"):
-        Tape.of(tmp_path)
-
-
-def recordings() -> Iterator[str]:
-    return (file.name for file in SAMPLES.iterdir() if file.suffix in {".raw", ".wav"})
-
-
-def outcome(**final: object) -> client.Outcome:
-    return client.Outcome(final, b"ab" * 8, complete=True, close_code=1000, close_reason="")
-
-
-DIGESTS = {size: hashlib.sha256(b"ab" * (size // 2)).hexdigest() for size in (8, 16)}
-
-
-@pytest.mark.parametrize(
-    ("final", "expected"),
-    [
-        (
-            {"status": "accepted", "audio_bytes": 16, "sha256": DIGESTS[16]},
-            Answer(Kind.ACCEPTED, wait_seconds=0.25),
-        ),
-        (
-            {"status": "accepted", "audio_bytes": 16, "sha256": DIGESTS[8]},
-            Answer(Kind.FAILED, "receipt_mismatch"),
-        ),
-        (
-            {"status": "accepted", "audio_bytes": 8, "sha256": DIGESTS[8]},
-            Answer(Kind.FAILED, "cut_short"),
-        ),
-        (
-            {"status": "error", "code": "broker_unavailable"},
-            Answer(Kind.FAILED, "broker_unavailable"),
-        ),
-    ],
-    ids=["accepted", "other samples", "cut short", "error"],
-)
-def test_a_receipt_counts_if_it_is_for_the_very_samples(final, expected):
-    """An `accepted` for other samples, or for some of them, is a failure."""
-    assert judge(outcome(**final), 16, 0.25) == expected
+# What became of it all
 
 
 def test_answers_are_counted_by_kind_and_code():
@@ -222,11 +132,8 @@ def test_all_is_accepted_if_something_was_and_nothing_was_not(
 
 
 def load(*arguments: object) -> tuple[int, str, str]:
-    """Run the script to its end in this process; return exit code, output and complaints."""
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
+    """Run it; return exit code, output and complaints."""
+    return astuple(invoke(app, *arguments))
 
 
 @pytest.mark.parametrize(
@@ -285,7 +192,7 @@ def operations(log: Path) -> str:
 
 
 def measured(folder: Path, *arguments: object) -> tuple[int, dict]:
-    """Run the script and return its exit code and its report."""
+    """Run it and return its exit code and its report."""
     report = folder / "report.json"
     code, _, complaint = load(*arguments, "--json", report)
     assert complaint == ""

@@ -1,4 +1,4 @@
-"""`speech stream`: what it makes of files, of a gateway's every answer, and of wrong input."""
+"""`speech stream`: what it makes of a gateway's every answer, and of wrong input."""
 
 import hashlib
 import json
@@ -7,18 +7,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 from speech_lib.testing.pipeline import Pipeline
-from speech_tools import audio, stack
+from speech_tools import stack
+from speech_tools.protocol import audio
 from speech_tools.stream import app
+from support.invoke import Done, invoke
 from support.scripted_gateway import Visit, scripted
-from typer.testing import CliRunner
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
@@ -28,21 +26,9 @@ WAV = ROOT / "samples" / "sense-and-sensibility-0870.wav"
 RUN_TIMEOUT_SECONDS = 50
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a run of the script ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 def stream(*arguments: object) -> Done:
-    """Run the script to its end, in this process: most of its time would go into its imports."""
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return Done(result.exit_code, result.stdout, result.stderr)
+    """Run it to its end."""
+    return invoke(app, *arguments)
 
 
 @pytest.fixture
@@ -51,84 +37,6 @@ def short(tmp_path: Path) -> Path:
     path = tmp_path / "short.raw"
     path.write_bytes(RAW.read_bytes()[:16_000])
     return path
-
-
-# Recordings
-
-
-def test_headerless_samples_pass_bit_for_bit():
-    """A .raw file is sent as it is."""
-    assert audio.load(RAW).pcm == RAW.read_bytes()
-
-
-def test_wav_in_the_right_form_passes_bit_for_bit():
-    """The samples of a 16 kHz mono PCM16 WAV are sent as they are, without its header."""
-    assert audio.load(WAV).pcm == WAV.read_bytes()[44:]
-
-
-def test_every_sample_value_passes_bit_for_bit(tmp_path: Path):
-    """No value is rounded or clipped on its way through a WAV file."""
-    samples = np.arange(-32768, 32768, dtype="<i2")
-    soundfile.write(tmp_path / "all.wav", samples, 16_000, subtype="PCM_16")
-    assert audio.load(tmp_path / "all.wav").pcm == samples.tobytes()
-
-
-@pytest.mark.parametrize(("rate", "channels"), [(44_100, 2), (8_000, 1), (48_000, 1), (16_000, 2)])
-def test_other_rates_and_channels_are_converted(tmp_path: Path, rate: int, channels: int):
-    """A second of a 440 Hz tone is a second of a 440 Hz tone at 16 kHz, mono."""
-    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
-    soundfile.write(tmp_path / "tone.wav", np.column_stack([tone] * channels), rate)
-    samples = np.frombuffer(audio.load(tmp_path / "tone.wav").pcm, "<i2")
-    spectrum = np.abs(np.fft.rfft(samples))
-    assert (len(samples), int(spectrum.argmax())) == (16_000, 440)
-    assert 0.48 * 32_768 < np.abs(samples).max() < 0.52 * 32_768
-
-
-def test_a_file_without_a_suffix_may_be_headerless(tmp_path: Path):
-    """What has no header that is known is taken for PCM16."""
-    (tmp_path / "speech").write_bytes(RAW.read_bytes())
-    assert audio.load(tmp_path / "speech").pcm == RAW.read_bytes()
-
-
-def test_a_wav_named_raw_is_read_as_wav(tmp_path: Path):
-    """A container counts more than a name: its header would be noise."""
-    (tmp_path / "speech.raw").write_bytes(WAV.read_bytes())
-    assert audio.load(tmp_path / "speech.raw").pcm == WAV.read_bytes()[44:]
-
-
-BAD_FILES = [
-    ("missing.wav", None, "no such file"),
-    ("empty.wav", b"", "is empty, expected audio"),
-    ("odd.raw", bytes(range(251)) * 3, "are not whole samples"),
-    ("text.raw", b"go forward ten meters\n" * 400, "not audio"),
-    ("notes", "zehn Meter vorwärts\n".encode() * 400, "not audio"),
-    ("picture.png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "not audio"),
-    ("broken.wav", b"RIFF\x24\0\0\0WAVEjunk" + bytes(range(256)), "not audio"),
-    ("noise.wav", bytes(range(256)) * 8, "not audio that can be read"),
-    ("silent.wav", WAV.read_bytes()[:40] + bytes(4), "holds no audio"),
-]
-
-
-@pytest.mark.parametrize(("name", "content", "problem"), BAD_FILES, ids=[b[0] for b in BAD_FILES])
-def test_a_bad_file_is_refused_in_one_line(
-    tmp_path: Path, name: str, content: bytes | None, problem: str
-):
-    """What cannot be sent is named, with what is wrong with it."""
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(audio.AudioError) as refusal:
-        audio.load(path)
-    line = str(refusal.value)
-    assert line.startswith(f"{path}: ")
-    assert problem in line
-    assert "\n" not in line
-
-
-def test_a_directory_is_refused(tmp_path: Path):
-    """A directory is no recording."""
-    with pytest.raises(audio.AudioError, match="is a directory, expected an audio file"):
-        audio.load(tmp_path)
 
 
 # What a gateway answers
@@ -363,16 +271,9 @@ def test_a_wrong_url_gets_one_line(url: str, expected: int, line: str):
 
 
 def test_a_bad_file_is_a_wrong_usage(tmp_path: Path):
-    """The script prints the one line, no traceback, and ends with 2."""
+    """One line, no traceback, and exit code 2."""
     done = stream(tmp_path / "none.wav")
     assert (done.returncode, done.stderr) == (2, f"stream: {tmp_path}/none.wav: no such file\n")
-
-
-def test_help_explains_the_exit_codes():
-    """Every exit code is in --help."""
-    done = stream("--help")
-    assert done.returncode == 0
-    assert all(f" {code}  " in done.stdout for code in range(7))
 
 
 # A real gateway
@@ -393,7 +294,7 @@ def test_a_gateway_accepts_it(gateway: stack.Gateway, file: Path, options: list[
     """Sent to a gateway, a recording is accepted, and the receipt is for its samples."""
     speech = [sys.executable, "-W", "error", "-m", "speech_tools"]
     command = [*speech, "stream", str(file), "--json", "--language", "en-US"]
-    done = subprocess.run(  # noqa: S603 - our own script
+    done = subprocess.run(  # noqa: S603 - our own command
         [*command, "--url", gateway.url, *options],
         check=False,
         capture_output=True,

@@ -6,8 +6,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,78 +14,15 @@ import pytest
 import typer
 from rich.progress import Progress, TextColumn
 from rich.table import Table
-from speech_lib.events import TextRecognized, TextRecognizedEvent
-from speech_lib.kafka import headers
-from speech_lib.kafka.records import ReceivedRecord
 from speech_tools import demo, stream
-from speech_tools.latency import command as latency
-from speech_tools.latency import screen as latency_screen
-from speech_tools.latency.report import Lost, Report, Slow
 from speech_tools.load import command as load
-from speech_tools.load.metrics import Watch
-from speech_tools.load.report import Spread
 from speech_tools.terminal import MAX_LINE, Terminal, complain, json_text, printable, say_lines
-from speech_tools.top import command as top
-from speech_tools.trace import command as trace_command
-from speech_tools.trace import tracer, tracing
-from speech_tools.trace.screen import Screen
-from support.scripted_gateway import CORRELATION_ID, Script, Visit, scripted
-from typer.testing import CliRunner
+from support.invoke import invoke
+from support.scripted_gateway import Script, Visit, scripted
+from support.sequences import ALL, ANY, ESC, SEQUENCES, raw
 
 ROOT = Path(__file__).parents[2]
 RAW = ROOT / "samples" / "go-forward-ten-meters.raw"
-ESC, C1_CSI, ST = "\x1b", "\x9b", "\x1b\\"
-SEQUENCES = [
-    f"{ESC}[2J",  # clear the screen
-    f"{ESC}[H",  # go to its corner
-    f"{ESC}[1A{ESC}[2K",  # overwrite the line before
-    f"{ESC}[31m",  # colours
-    f"{ESC}[8m",  # hide
-    f"{ESC}[?25l",  # hide the cursor
-    f"{ESC}[?1049h",  # another screen
-    f"{ESC}[?1000h",  # report the mouse
-    f"{ESC}[?2004h",  # bracketed paste
-    f"{ESC}[6n",  # have the terminal type where the cursor is
-    f"{ESC}[c",  # and what it is
-    f"{ESC}[21t",  # and its title
-    f"{ESC}[5i",  # print
-    f"{ESC}[20l",
-    f"{ESC}]0;title\x07",
-    f"{ESC}]2;title{ST}",
-    f"{ESC}]4;1;?\x07",
-    f"{ESC}]8;;http://example.org\x07link{ESC}]8;;\x07",
-    f"{ESC}]9;notify\x07",
-    f"{ESC}]52;c;ZXZpbA==\x07",  # the clipboard
-    f"{ESC}]1337;File=inline=1:AAAA\x07",
-    f'{ESC}P$q"p{ST}',
-    f"{ESC}P+q544e{ST}",
-    f"{ESC}_Gi=1{ST}",
-    f"{ESC}^private{ST}",
-    f"{ESC}Xstring{ST}",
-    f"{ESC}c",  # reset
-    f"{ESC}(0",  # line drawing in place of letters
-    f"{ESC}#8",
-    f"{ESC}7{ESC}8",
-    f"{C1_CSI}2J",
-    "\x9d0;title\x9c",
-    "\x90q\x9c",
-    "\x07",
-    "\b\b\b\x7f",
-    "\rstored; the receipt matches what was sent",
-    "\x0b\x0c\x85\u2028\u2029",
-    "\x0e\x0f\x05\x00",
-    "\u202egnol\u202c\u2066\u2069",
-    "\u200b\u200d\ufeff\U000e0041\ud800",
-]
-ALL = "".join(SEQUENCES)
-ANY = f"{ALL} \n[bold]x[/] [/nothing] :smile:"
-SAID = ANY.replace("\ud800", "")
-"""As far as UTF-8 can hold it."""
-
-
-def raw(text: str) -> set[str]:
-    """Return what is in a text that is neither printable nor the end of a line, in ASCII."""
-    return {ascii(each) for each in text if not each.isprintable() and each != "\n"}
 
 
 def test_there_are_forty_and_each_would_speak():
@@ -158,9 +93,7 @@ def short(tmp_path: Path) -> Path:
 
 def ran(app: Any, *arguments: object) -> tuple[str, str]:
     """Run a tool in this process; return what it printed on both ways."""
-    done = CliRunner().invoke(app, list(map(str, arguments)))
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
+    done = invoke(app, *arguments)
     return done.stdout, done.stderr
 
 
@@ -273,143 +206,3 @@ def test_the_demo_prints_none(hostile: str, short: Path, monkeypatch: pytest.Mon
 
 def records_of(_kafka: None, _correlation_id: str) -> Any:
     raise demo.DemoError(ANY)
-
-
-def report(**changed: Any) -> Report:
-    made = Report("speech-latency/1", None, "", None, None, 0, {})
-    return replace(made, **changed)
-
-
-def test_latency_prints_none(capsys: pytest.CaptureFixture[str]):
-    """Of what it was told of each utterance, and of a report to compare with."""
-    found = report(note=ANY, slowest=(Slow(ANY, 1.0),), lost=(Lost(ANY, ANY, ANY),))
-    latency_screen.show(found)
-    for line in (*(each.line() for each in found.lost), ANY):
-        latency_screen.say(line)
-        latency._complain(latency.Exit.USAGE, line)
-    shown = capsys.readouterr()
-    assert raw(shown.out + shown.err + found.json()) == set()
-    assert shown.err.count("\n") == 2
-    assert ascii(json.loads(found.json())["note"]) == ascii(ANY)
-
-
-# What a record tells
-
-AT_MS = "1700000000000"
-TOPICS = tracing.Topics("audio", "text", "dead")
-TOLD = (
-    *(headers.CORRELATION_ID, headers.ENDED_BY, headers.TRACEPARENT, headers.EVENT_TYPE),
-    *(headers.HANDSHAKE_MS, headers.FIRST_AUDIO_MS, headers.ENDED_MS, headers.INPUT_EVENT_ID),
-    *(headers.FETCHED_MS, headers.RECOGNISED_MS, headers.DLQ_REASON, headers.DLQ_PARTITION),
-)
-
-
-def event(_: bytes) -> TextRecognizedEvent:
-    payload = TextRecognized(SAID, SAID, 0.5)
-    return TextRecognizedEvent.new(
-        correlation_id=CORRELATION_ID, source_service="asr", payload=payload
-    )
-
-
-@pytest.mark.parametrize("topics", [("audio",), ("audio", "text"), ("audio", "dead"), ("dead",)])
-@pytest.mark.parametrize("at_ms", [0, 2**62], ids=["old", "far off"])
-def test_trace_prints_none(topics: tuple[str, ...], at_ms: int, capsys: pytest.CaptureFixture[str]):
-    """Of any header, nor of the text; for programs it is JSON."""
-    told = dict.fromkeys(TOLD, ANY)
-    records = [ReceivedRecord(name, 0, 0, b"", b"", told, at_ms) for name in topics]
-    found = tracing.trace(ANY, records, TOPICS, event, tracing.Recogniser(ANY, {0: 0}, None))
-    screen = Screen()
-    screen.whole(found)
-    screen.head()
-    screen.lines([found, found])
-    if found.missing:
-        trace_command._complain(1, found.missing.line)
-    tracer._print_json(found)
-    shown = capsys.readouterr()
-    assert raw(shown.out + shown.err) == set()
-    assert shown.err.count("\n") == bool(found.missing)
-    assert json.loads(shown.out.splitlines()[-1])["ended_by"] in {ANY, None}
-
-
-# What an operations port tells
-
-
-def label(text: str) -> str:
-    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-
-
-METRICS = f"""\
-speech_gateway_info{{version="{label(SAID)}"}} 1
-speech_asr_info{{version="{label(SAID)}"}} 1
-speech_gateway_sessions_total{{outcome="{label(SAID)}"}} 5
-speech_gateway_refusals_total{{code="{label(SAID)}"}} 5
-speech_gateway_delivery_errors_total{{code="{label(SAID)}"}} 5
-speech_asr_utterances_total{{outcome="{label(SAID)}"}} 5
-speech_asr_dead_letters_total{{reason="{label(SAID)}"}} 3
-"""
-STRANGE = """\
-speech_gateway_sessions_live NaN
-speech_gateway_stored_audio_seconds_total +Inf
-speech_gateway_producer_queued_bytes 1e308
-process_resident_memory_bytes NaN
-speech_gateway_store_seconds_bucket{le="x"} 1
-speech_gateway_loop_lag_seconds_bucket{le="0.1"} 9
-speech_gateway_loop_lag_seconds_bucket{le="+Inf"} -3
-speech_asr_recognition_seconds_bucket{le="0.1"} NaN
-speech_asr_consumer_lag_records -5
-"""
-PAGES = {
-    "sequences": (METRICS, json.dumps({"reasons": {"broker": ANY, ANY: "x"}})),
-    "strange numbers": (STRANGE, '{"reasons": {}}'),
-    "reasons are a list": (METRICS, '{"reasons": []}'),
-    "900 kB of [": (METRICS, "[" * 900_000),
-    "no metrics": ("{{{" * 1000, "{}"),
-    "a brace": ('x{a="', "{}"),
-    "a lone value": ("x{} \n y{=} 1\n", "{}"),
-}
-
-
-@contextmanager
-def operations_port(metrics: str, ready: str) -> Iterator[str]:
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/metrics" else 503)
-            self.end_headers()
-            self.wfile.write((metrics if self.path == "/metrics" else ready).encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@pytest.fixture(params=PAGES.values(), ids=PAGES)
-def ops_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    with operations_port(*request.param) as url:
-        yield url
-
-
-def test_top_prints_none(ops_url: str):
-    """Nor does a page that nobody expects end it."""
-    options = ("--once", "--interval", 0.1, "--gateway", ops_url, "--asr", ops_url)
-    printed, complaint = ran(top.app, *options)
-    assert (raw(printed), complaint) == (set(), "")
-    told, _ = ran(top.app, *options, "--json")
-    assert raw(told) == set()
-    assert set(json.loads(told, parse_constant=pytest.fail)) == {"at", "gateway", "recogniser"}
-
-
-@pytest.mark.anyio
-async def test_load_reads_a_strange_page(ops_url: str):
-    """What it cannot make sense of is not available."""
-    watch = Watch(ops_url)
-    await watch.look()
-    await watch.look()
-    assert (Spread.of_histogram(watch.lag), watch.memory) == (None, None)

@@ -1,39 +1,21 @@
-"""`speech top`: what it makes of the services' own pages, how that is drawn, how it ends."""
+"""`speech top`: what it makes of the services' own pages, and how that is drawn."""
 
-import json
-import os
-import pty
 import re
-import select
-import signal
-import subprocess
-import sys
-import time
-from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
-from io import RawIOBase
-from pathlib import Path
 
-import aiohttp
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 from speech_asr.metrics import Metrics as AsrMetrics
 from speech_gateway.metrics import Metrics as GatewayMetrics
 from speech_lib.kafka.producer import Queued
-from speech_lib.service.health import Health
-from speech_lib.service.ops import OperationsServer
-from speech_tools import metrics_page, ops_page
-from speech_tools.metrics_page import Page
-from speech_tools.top import look as top_look
-from speech_tools.top.command import app
+from speech_tools.operations import metrics_page
+from speech_tools.operations.metrics_page import Page
 from speech_tools.top.figures import (
     Gateway,
     History,
     Interval,
+    Look,
     Process,
     Quantiles,
     Recogniser,
@@ -41,14 +23,9 @@ from speech_tools.top.figures import (
     gateway,
     recogniser,
 )
-from speech_tools.top.look import Look
 from speech_tools.top.screen import ASCII_BARS, Frame, Service, spark
-from support.ports import free_ports
-from typer.testing import CliRunner
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 4.0
-RUN_SECONDS = 30
 MINUTE = 60
 
 
@@ -287,164 +264,3 @@ def test_what_a_page_says_cannot_speak_to_the_terminal():
         console.print(Frame((Service("gateway", "http://\x1b:1", shown),), datetime.now(UTC)))
     assert "\x1b" not in capture.get()
     assert "\ufffd[2J 1/s" in capture.get()
-
-
-# How it asks
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture
-async def ops_url():
-    """Return the URL of a running operations port of a gateway that is not ready."""
-    health = Health(["broker"], now=0.0)
-    server = OperationsServer("127.0.0.1", 0, health, GatewayMetrics().registry)
-    yield f"http://127.0.0.1:{await server.start()}/"
-    await server.stop()
-
-
-@pytest.mark.anyio
-async def test_a_look_is_at_both_pages(ops_url):
-    """Metrics, and readiness with its reasons."""
-    async with aiohttp.ClientSession() as session:
-        seen = await top_look.look(session, ops_url)
-    assert (seen.ready, seen.reasons, seen.problem) == (False, {"broker": "not_yet_known"}, None)
-    assert seen.page is not None
-    assert seen.page.value("speech_gateway_sessions_live") == 0
-
-
-@pytest.mark.anyio
-async def test_what_is_no_operations_port_is_told(ops_url):
-    """Something else answers there, or nobody listens."""
-    async with aiohttp.ClientSession() as session:
-        other = await top_look.look(session, f"{ops_url}livez")
-        (nobody,) = free_ports(["port"]).values()
-        closed = await top_look.look(session, f"http://127.0.0.1:{nobody}")
-    assert other == Look(other.at, problem="what answers is not an operations port")
-    assert closed == Look(closed.at, problem="cannot be reached")
-
-
-LABELS = ",".join(f'l{number}=""' for number in range(20_000))
-HOSTILE_PAGES = {
-    "a line of labels": f"m{{{LABELS}}} 1\n",
-    "a value of escapes": 'm{a="' + '\\"' * 100_000 + '"} 1\n',
-    "a line behind other ends of lines": f"a 1\u2028\x0b\x85m{{{LABELS}}} 1\n",
-    "a help of 200 kB": "# HELP m " + "h" * 200_000 + "\nm 1\n",
-}
-
-
-@pytest.mark.parametrize("page", HOSTILE_PAGES.values(), ids=HOSTILE_PAGES)
-def test_a_page_that_would_take_long_to_read_is_not_read(page: str):
-    """The parser's time grows with the square of a line: it held the screen for seconds."""
-    with pytest.raises(ValueError, match="a line of more than 1000 characters"):
-        metrics_page.read(page)
-
-
-@pytest.mark.anyio
-async def test_a_page_without_end_is_cut():
-    """Whatever its size, it is read no further than some pages of ours."""
-
-    async def endless(request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse()
-        await answer.prepare(request)
-        with suppress(ConnectionError):
-            while True:
-                await answer.write(b"a 1\n" * 1_000)
-        return answer
-
-    served = web.Application()
-    served.add_routes([web.get("/metrics", endless), web.get("/readyz", endless)])
-    async with TestServer(served) as server, aiohttp.ClientSession() as session:
-        _, text = await ops_page.get(session, str(server.make_url("/metrics")), {200}, 5)
-    assert 0 < len(text) <= 2 * ops_page.MAX_BYTES
-
-
-# How it ends
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "expected"),
-    [
-        ("--gateway", "localhost:8001", "expected an http:// or https:// URL"),
-        ("--interval", "nan", ""),
-    ],
-)
-def test_wrong_usage_is_told(option, value, expected):
-    """With what was wrong and what is expected; the exit code is 2."""
-    done = CliRunner().invoke(app, [option, value], env={"COLUMNS": "200", "TERM": "dumb"})
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert option in done.stderr
-    assert expected in done.stderr
-
-
-def arguments(*more: str) -> list[str]:
-    """Return a command that asks where nobody listens."""
-    gateway_port, asr_port = free_ports(["gateway", "asr"]).values()
-    return [
-        *(sys.executable, "-m", "speech_tools", "top", "--interval", "0.1", *more),
-        *("--gateway", f"http://127.0.0.1:{gateway_port}", "--asr", f"http://127.0.0.1:{asr_port}"),
-    ]
-
-
-@pytest.mark.pipeline
-def test_a_program_reads_one_frame():
-    """`--once --json` is one object; the exit code says that a service cannot be reached."""
-    done = subprocess.run(  # noqa: S603 - our own script
-        arguments("--once", "--json"),
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=RUN_SECONDS,
-    )
-    assert (done.returncode, done.stderr) == (1, "")
-    found = json.loads(done.stdout)
-    away = State(None, ready=None, reasons={}, problem="cannot be reached")
-    assert found["gateway"]["state"] == found["recogniser"]["state"] == asdict(away)
-
-
-@pytest.mark.pipeline
-def test_ctrl_c_ends_it_and_gives_the_terminal_back():
-    """The exit code is 130, nothing is complained of, and the screen is as it was before."""
-    ours, theirs = pty.openpty()
-    with os.fdopen(ours, "rb", buffering=0) as terminal:
-        # What runs the tests may have been started in the background, where shells ignore SIGINT.
-        watching = subprocess.Popen(  # noqa: S603 - our own script
-            ["env", "--default-signal=INT", *arguments()],  # noqa: S607 - every system's own
-            cwd=ROOT,
-            env=os.environ | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-        )
-        os.close(theirs)
-        try:
-            seen = read_until(terminal, b"workers replaced")
-            watching.send_signal(signal.SIGINT)
-            code = watching.wait(RUN_SECONDS)
-            seen += read_until(terminal, None)
-        finally:
-            watching.kill()
-            watching.wait()
-    assert code == 130
-    entered, left = b"\x1b[?1049h", b"\x1b[?1049l"
-    assert (seen.count(entered), seen.count(left)) == (1, 1)
-    assert seen.partition(left)[2].strip(b"\r\n") in {b"", b"\x1b[?25h"}
-
-
-def read_until(terminal: RawIOBase, wanted: bytes | None) -> bytes:
-    """Read from a terminal until it has shown something, or until its other side is closed."""
-    seen = b""
-    until = time.monotonic() + RUN_SECONDS
-    while wanted is None or wanted not in seen:
-        readable, _, _ = select.select([terminal], [], [], max(0.0, until - time.monotonic()))
-        assert readable, seen
-        try:
-            seen += terminal.read(65536)
-        except OSError:  # how Linux says that the other side is closed
-            assert wanted is None, seen
-            return seen
-    return seen

@@ -1,4 +1,4 @@
-"""What people see of traces, and what is made of an utterance without a text."""
+"""What people see of traces."""
 
 import itertools
 from dataclasses import replace
@@ -8,11 +8,12 @@ import pytest
 from speech_lib.kafka import headers
 from speech_lib.kafka.records import ReceivedRecord
 from speech_tools.terminal import Terminal
+from speech_tools.topics import Topics
 from speech_tools.trace import follow as trace_follow
 from speech_tools.trace import screen as trace_screen
 from speech_tools.trace import tracing
 from speech_tools.trace.screen import Screen
-from speech_tools.trace.tracing import Hop, Missing, Place, Recogniser, Result, Topics, Trace
+from speech_tools.trace.tracing import Hop, Missing, Place, Result, Trace
 
 ID = "0af76519-16cd-43dd-8448-eb211c80319c"
 START_MS = 1_700_000_000_000
@@ -134,38 +135,6 @@ def test_a_terminal_that_knows_ascii_only_gets_bars_too():
         "#####",
         "|",
     ]
-
-
-@pytest.mark.parametrize(
-    ("members", "next_offset", "expected"),
-    [
-        (0, 40, Missing("fetched", "stored but not fetched: no ASR service is running in group "
-                        "asr; 2 utterances are before it on its partition", 2, 0)),
-        (2, 41, Missing("fetched", "stored but not fetched: 1 utterance is before it on its "
-                        "partition; ASR services running: 2", 1, 2)),
-        (1, 42, Missing("recognised", "not recognised yet: it is the next of its partition; the "
-                        "ASR service is at it", 0, 1)),
-        (None, 42, Missing("fetched", "stored but not fetched: no utterance is before it on its "
-                           "partition; is the ASR service running?", 0, None)),
-        (1, 43, Missing("text stored", "no text: group asr is past it, yet it has neither text nor "
-                        "dead letter; was the group's offset set by hand, or the text deleted?",
-                        None, 1)),
-    ],
-    ids=["stopped", "busy", "at it", "not told", "passed over"],
-)  # fmt: skip
-def test_what_is_missing_is_told_by_how_far_the_recogniser_is(members, next_offset, expected):
-    """Waiting, being recognised and lost are three things."""
-    group = Recogniser("asr", {3: next_offset}, members)
-    found = tracing.trace(ID, [AUDIO], TOPICS, lambda _: pytest.fail("nothing to decode"), group)
-    assert found.missing == expected
-
-
-def test_what_may_not_be_asked_is_not_claimed():
-    """Without the group's progress it is only said that it is not fetched."""
-    line = "stored but not fetched: is the ASR service running?"
-    for group in (None, Recogniser("asr", {}, 1)):
-        found = tracing.trace(ID, [AUDIO], TOPICS, lambda _: pytest.fail("nothing"), group)
-        assert found.missing == Missing("fetched", line)
 
 
 @pytest.mark.parametrize(

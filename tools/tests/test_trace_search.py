@@ -24,10 +24,10 @@ from speech_lib.kafka import headers
 from speech_lib.kafka.registry import EventSerializer, SchemaRegistry
 from speech_lib.kafka.settings import MAX_RECORD_BYTES, KafkaSettings
 from speech_lib.testing.pipeline import Pipeline
+from speech_tools.topics import Topics
 from speech_tools.trace import newest as trace_newest
 from speech_tools.trace import search
 from speech_tools.trace.reader import Span, TopicReader
-from speech_tools.trace.tracing import Topics
 
 PARTITIONS = 6
 DAY_MS = 23 * 60 * 60 * 1000
@@ -248,7 +248,7 @@ def test_more_than_there_are_are_all(small: Archive, reader: TopicReader):
 
 
 def timed(archive: Archive, *arguments: str) -> tuple[float, str]:
-    """Run the script as a process of its own, and return its seconds and its output.
+    """Run the command as a process of its own, and return its seconds and its output.
 
     The best of three: whatever else runs on the machine only adds to them.
     """
@@ -264,7 +264,7 @@ def timed(archive: Archive, *arguments: str) -> tuple[float, str]:
     took = []
     for _ in range(3):
         began = time.monotonic()
-        done = subprocess.run(  # noqa: S603 - our own script
+        done = subprocess.run(  # noqa: S603 - our own command
             command, env=env, check=False, capture_output=True, text=True, timeout=60
         )
         took.append(time.monotonic() - began)

@@ -13,7 +13,9 @@ from select import select
 from subprocess import PIPE
 
 import pytest
-from speech_tools import audio, client, stack
+from speech_tools import stack
+from speech_tools.protocol import audio, client
+from speech_tools.trace.tracing import HOPS
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]
@@ -21,15 +23,6 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]
 ROOT = Path(__file__).parents[2]
 PCM = audio.load(ROOT / "samples" / "go-forward-ten-meters.raw").pcm
 TEXT_SECONDS = 30
-HOPS = [
-    "handshake",
-    "first audio",
-    "end of audio",
-    "stored",
-    "fetched",
-    "recognised",
-    "text stored",
-]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +33,7 @@ def url(pipeline, topics, logs) -> Iterator[str]:
 
 @pytest.fixture
 def command(pipeline, topics) -> tuple[list[str], dict[str, str]]:
-    """Return the script's command line, and the environment that it needs."""
+    """Return the command line, and the environment that it needs."""
     env = {
         **os.environ,
         **topics.names,
@@ -59,7 +52,7 @@ def speak(url: str) -> str:
 
 def trace(command, correlation_id: str) -> tuple[int, dict]:
     arguments, env = command
-    done = subprocess.run(  # noqa: S603 - our own script
+    done = subprocess.run(  # noqa: S603 - our own command
         [*arguments, correlation_id], env=env, check=False, capture_output=True, timeout=60
     )
     return done.returncode, json.loads(done.stdout)
@@ -67,11 +60,11 @@ def trace(command, correlation_id: str) -> tuple[int, dict]:
 
 @contextmanager
 def following(command) -> Iterator["subprocess.Popen[str]"]:
-    """Run the script with `--follow`; in the end it is gone, however it went."""
+    """Run the command with `--follow`; in the end it is gone, however it went."""
     arguments, env = command
     # What runs the tests may have been started in the background, where shells ignore SIGINT.
     as_from_a_terminal = ["env", "--default-signal=INT", *arguments, "--follow"]
-    with subprocess.Popen(  # noqa: S603 - our own script
+    with subprocess.Popen(  # noqa: S603 - our own command
         as_from_a_terminal, env=env, stdout=PIPE, stderr=PIPE, text=True
     ) as process:
         try:
@@ -81,7 +74,7 @@ def following(command) -> Iterator["subprocess.Popen[str]"]:
 
 
 def first_seen(url: str, process: "subprocess.Popen[str]") -> dict:
-    """Speak until an utterance is seen: those before the script was ready are not."""
+    """Speak until an utterance is seen: those before the command was ready are not."""
     for _ in range(30):
         speak(url)
         if select([process.stdout], [], [], 1)[0]:
@@ -97,7 +90,7 @@ def test_a_stopped_recogniser_is_named_and_after_its_start_every_hop_is_told(
     code, found = trace(command, owed)
     assert (code, found["missing"]["hop"], found["missing"]["before"]) == (1, "fetched", 0)
     assert found["missing"]["members"] == (0 if pipeline.real else None)
-    assert [hop["name"] for hop in found["hops"]] == HOPS[:4]
+    assert [hop["name"] for hop in found["hops"]] == [*HOPS[:4]]
 
     until_there = retry(
         retry=retry_if_result(lambda answer: answer[0] != 0),
@@ -108,7 +101,7 @@ def test_a_stopped_recogniser_is_named_and_after_its_start_every_hop_is_told(
     with stack.recogniser(pipeline, logs, topics.names):
         code, found = until_there(trace)(command, owed)
     assert (code, found["missing"]) == (0, None)
-    assert [hop["name"] for hop in found["hops"]] == HOPS
+    assert [hop["name"] for hop in found["hops"]] == [*HOPS]
     times = [hop["at_ms"] for hop in found["hops"]]
     assert times == sorted(times)
     assert found["results"][0]["text"] == "go forward ten meters"
@@ -130,5 +123,5 @@ def test_following_shows_an_utterance_at_each_record_until_interrupted(
             )
         process.send_signal(signal.SIGINT)
         _, complaints = process.communicate(timeout=10)
-    assert [hop["name"] for hop in later["hops"]] == HOPS
+    assert [hop["name"] for hop in later["hops"]] == [*HOPS]
     assert (later["missing"], process.returncode, complaints) == (None, 130, "")

@@ -1,35 +1,49 @@
-"""The command `speech`: finds the module of a subcommand, and loads that one alone.
+"""The command `speech`: it finds the module of a subcommand, and loads that one alone.
 
-A subcommand is a module with an `app` of its own, which takes its options and says its exit codes.
+A subcommand is a module with an `app` of its own, which takes its options and lists its exit codes.
 To add one, add a line to `COMMANDS`.
 """
 
 import sys
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from speech_tools import __version__
+from speech_tools.command_line import INTERRUPTED
 from speech_tools.terminal import survive_ascii
 
 COMMANDS = {
-    "demo": "speech_tools.demo",
-    "stream": "speech_tools.stream",
-    "trace": "speech_tools.trace.command",
-    "top": "speech_tools.top.command",
-    "load": "speech_tools.load.command",
-    "latency": "speech_tools.latency.command",
+    "demo": ("speech_tools.demo", "Run a whole pipeline here, and speak a recording into it."),
+    "stream": ("speech_tools.stream", "Send a recording to a gateway as a client does."),
+    "trace": ("speech_tools.trace.command", "Show every hop of an utterance, and its text."),
+    "top": ("speech_tools.top.command", "Watch the metrics of a gateway and a recogniser, live."),
+    "load": ("speech_tools.load.command", "Let many clients speak at once, and report on it."),
+    "latency": ("speech_tools.latency.command", "Measure how long each hop of an utterance takes."),
 }
-"""The module of each subcommand, in the order of the help."""
+"""The module of each subcommand, and what it does, in the order of the help."""
 
-INTERRUPTED = 130
-"""What a shell expects of a program that Ctrl-C has ended."""
+
+class _Command(TyperCommand):
+    """A subcommand that is not loaded: numpy alone costs a quarter of a second.
+
+    The list of all subcommands and the completion of their names need no more than this.
+    """
+
+    def __init__(self, name: str, module: str, what: str) -> None:
+        super().__init__(name, help=what)
+        self._module = module
+
+    def make_context(self, *arguments: Any, **more: Any) -> Any:  # noqa: ANN401 - typer's
+        """Load the subcommand, and let it read its arguments."""
+        loaded = typer.main.get_command(import_module(self._module).app)
+        return loaded.make_context(*arguments, **more)
 
 
 class _Commands(TyperGroup):
-    """Loads a subcommand when it is asked for: numpy alone costs a quarter of a second."""
+    """All subcommands, by the names of `COMMANDS`."""
 
     def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002 - typer's signature
         """Return the names of all subcommands."""
@@ -37,12 +51,7 @@ class _Commands(TyperGroup):
 
     def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002
         """Return the subcommand of that name, or nothing where there is none."""
-        if cmd_name not in COMMANDS:
-            return None
-        command = typer.main.get_command(import_module(COMMANDS[cmd_name]).app)
-        assert isinstance(command, TyperCommand)  # noqa: S101 - an `app` with one function is one
-        command.name = cmd_name
-        return command
+        return _Command(cmd_name, *COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False)

@@ -1,18 +1,18 @@
-"""Show the whole pipeline on this machine: a recording goes in, its text comes out.
+"""`speech demo`: run a whole pipeline on this machine; a recording goes in, its text comes out.
 
-`scripts/demo` makes the environment and runs this. Broker, registry, gateway and recogniser run
-as child processes on free ports for as long as it takes, and are gone afterwards.
+scripts/demo makes the environment and runs this command. The parts of the pipeline are child
+processes on free ports, and stop at the end.
 """
 
 import asyncio
-import signal
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -22,38 +22,31 @@ from speech_lib.kafka.records import ReceivedRecord
 from speech_lib.kafka.registry import EventDeserializer, SchemaRegistry
 from speech_lib.kafka.settings import KafkaSettings
 
-from speech_tools import client, stack
-from speech_tools.audio import SAMPLES, AudioError, Recording, load
+from speech_tools import stack
+from speech_tools.command_line import end_on_sigterm, exit_codes, fail, make_app
+from speech_tools.protocol import client
+from speech_tools.protocol.audio import SAMPLES, AudioError, Recording, load
 from speech_tools.screen import Screen
-from speech_tools.terminal import Terminal, complain, say_lines
+from speech_tools.terminal import Terminal, say_lines
+from speech_tools.topics import OWN
 
 SAMPLE = SAMPLES / "go-forward-ten-meters.raw"
-if TYPE_CHECKING:
-    from speech_lib.testing.embedded import EmbeddedPipeline
-
-AUDIO_TOPIC = "speech.audio.ingress"
-TEXT_TOPIC = "speech.asr.text"
-TOPICS = (AUDIO_TOPIC, TEXT_TOPIC, "speech.audio.ingress.dlq")
 TEXT_TIMEOUT_SECONDS = 60.0
 
 console = Terminal(soft_wrap=True)
 
 
 class DemoError(Exception):
-    """The demo did not get its transcript; the text is the one line for the user."""
+    """The demo did not get its transcript. The text is the one line for the user."""
 
 
 @contextmanager
-def pipeline(log_dir: Path) -> Iterator[tuple["EmbeddedPipeline", str]]:
-    """Run everything; yields broker and registry, and the gateway's URL, once all are ready."""
-    from speech_lib.testing.embedded import EmbeddedPipeline  # noqa: PLC0415 - not in an image
-
+def pipeline(log_dir: Path) -> Iterator[tuple[stack.Addresses, str]]:
+    """Run everything; yield where broker and registry are, and the gateway's URL."""
     with ExitStack() as running:
         with console.status("starting broker, schema registry, recogniser and gateway …"):
             started = time.monotonic()
-            kafka = running.enter_context(EmbeddedPipeline(TOPICS))
-            running.enter_context(stack.recogniser(kafka, log_dir))
-            gateway = running.enter_context(stack.gateway(kafka, log_dir))
+            kafka, gateway = running.enter_context(stack.pipeline(log_dir))
         console.say(
             f"broker, schema registry, recogniser and gateway are ready "
             f"({time.monotonic() - started:.1f} s)"
@@ -62,7 +55,7 @@ def pipeline(log_dir: Path) -> Iterator[tuple["EmbeddedPipeline", str]]:
 
 
 def speak(url: str, recording: Recording) -> tuple[client.Outcome, int]:
-    """Stream the recording at the pace of speech; return the outcome and when it came."""
+    """Send the recording at the pace of speech. Return the outcome, and when it came."""
     screen = Screen(as_json=False)
     screen.expect(recording)
     with screen.progress:
@@ -74,12 +67,12 @@ def speak(url: str, recording: Recording) -> tuple[client.Outcome, int]:
     return outcome, answered_ms
 
 
-def records_of(kafka: "EmbeddedPipeline", correlation_id: str) -> dict[str, ReceivedRecord]:
+def records_of(kafka: stack.Addresses, correlation_id: str) -> dict[str, ReceivedRecord]:
     """Wait for the records of one utterance, on both topics."""
     consumer = RecordConsumer(
         KafkaSettings(bootstrap_servers=kafka.bootstrap_servers),
         group_id=f"demo-{uuid.uuid4()}",
-        topics=[AUDIO_TOPIC, TEXT_TOPIC],
+        topics=[OWN.audio, OWN.text],
         client_id="demo",
     )
     found: dict[str, ReceivedRecord] = {}
@@ -90,7 +83,7 @@ def records_of(kafka: "EmbeddedPipeline", correlation_id: str) -> dict[str, Rece
                 if record.key.decode() == correlation_id:
                     found[record.topic] = record
     if len(found) < 2:  # noqa: PLR2004
-        missing = {AUDIO_TOPIC, TEXT_TOPIC} - found.keys()
+        missing = {OWN.audio, OWN.text} - found.keys()
         raise DemoError(f"no record on {', '.join(sorted(missing))} in time")
     return found
 
@@ -116,51 +109,62 @@ def hops(audio: Mapping[str, str], text: Mapping[str, str], answered_ms: int) ->
 def show(file: Path, log_dir: Path) -> None:
     """Run the demo on one recording."""
     recording = load(file)
-    console.say(f"speaking {file.name}")
     with pipeline(log_dir) as (kafka, url):
+        console.say(f"speaking {file.name}")
         outcome, answered_ms = speak(url, recording)
         records = records_of(kafka, outcome.final["correlation_id"])
         with closing(SchemaRegistry(kafka.registry_url)) as registry:
-            event = EventDeserializer(registry, TextRecognizedEvent).decode(
-                records[TEXT_TOPIC].value
-            )
-    console.print(hops(records[AUDIO_TOPIC].headers, records[TEXT_TOPIC].headers, answered_ms))
+            event = EventDeserializer(registry, TextRecognizedEvent).decode(records[OWN.text].value)
+    console.print(hops(records[OWN.audio].headers, records[OWN.text].headers, answered_ms))
     said = event.payload.text or "(no speech)"
     console.say(f"correlation id: {event.correlation_id}")
     console.say(f"transcript: {said}", style="bold")
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+class Exit(IntEnum):
+    """How it ended."""
+
+    FINE = 0
+    FAILED = 1
+    USAGE = 2
 
 
-@app.command()
+EPILOG = exit_codes(
+    {
+        Exit.FINE: "the text has come out",
+        Exit.FAILED: "a part of the pipeline did not do its work; the last line says which",
+        Exit.USAGE: "wrong usage: the file, or no pipeline can be started here",
+    }
+)
+
+app = make_app()
+
+
+@app.command(epilog=EPILOG)
 def main(
     file: Annotated[
-        Path, typer.Argument(help="WAV, FLAC, Ogg …, or headerless PCM16, 16 kHz, mono")
+        Path,
+        typer.Argument(metavar="FILE", help="WAV, FLAC, Ogg …, or headerless PCM16, 16 kHz, mono"),
     ] = SAMPLE,
 ) -> None:
-    """Speak FILE into the pipeline, here and now, and print what comes out."""
-    try:
-        from speech_lib.testing.embedded import EmbeddedError  # noqa: PLC0415 - not in an image
-    except ModuleNotFoundError:
-        _fail(2, "the embedded broker is not installed here: run it in a checkout, scripts/demo")
-    signal.signal(signal.SIGTERM, _interrupt)
+    """Run a whole pipeline here, and speak a recording into it.
+
+    It needs neither Docker nor Java. Everything that it starts is gone at its end.
+    """
+    end_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="speech-demo-") as directory:
-        try:
-            show(file, Path(directory))
-        except AudioError as error:
-            _fail(2, str(error))
-        except client.TooLong as error:
-            _fail(2, f"{file}: {error}")
-        except (DemoError, EmbeddedError, stack.StackError, client.StreamError) as error:
-            say_lines(stack.last_lines(Path(directory)))
-            _fail(1, str(error))
+        raise typer.Exit(run(file, Path(directory)))
 
 
-def _fail(code: int, line: str) -> NoReturn:
-    complain("demo", line)
-    raise typer.Exit(code)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
+def run(file: Path, log_dir: Path) -> Exit:
+    """Show it, and return the exit code."""
+    try:
+        show(file, log_dir)
+    except (AudioError, stack.NotInstalled) as error:
+        return fail("demo", Exit.USAGE, str(error))
+    except client.TooLong as error:
+        return fail("demo", Exit.USAGE, f"{file}: {error}")
+    except (DemoError, stack.StackError, client.StreamError) as error:
+        say_lines(stack.last_lines(log_dir))
+        return fail("demo", Exit.FAILED, str(error))
+    return Exit.FINE

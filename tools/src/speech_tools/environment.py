@@ -1,7 +1,7 @@
-"""How the scripts reach a pipeline that runs: its brokers, its registry, its topics.
+"""How a command reaches a running pipeline: its brokers, its registry, its topics.
 
-Used by the scripts that read the topics. Options name brokers and registry, with the variables of
-the services as their defaults; everything else about Kafka is read from the environment alone.
+Used by `speech trace` and `speech latency`. Options name brokers and registry. Everything else
+about Kafka comes from the services' variables.
 """
 
 import os
@@ -11,15 +11,18 @@ from pydantic import Field
 from speech_lib.service.config import KafkaEnvironment
 from speech_lib.service.setting_types import HttpUrl, Topic
 
-from speech_tools.trace.tracing import Topics
+from speech_tools.topics import Topics
 
-DEFAULT_SERVERS = "localhost:29092"
-DEFAULT_REGISTRY = "http://localhost:8081"
+KAFKA_VARIABLES = (
+    "The variables KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_… and KAFKA_SSL_CA_LOCATION say how to "
+    "reach the broker."
+)
+"""For the help of a command."""
 _READ = ("KAFKA_", "TOPIC_", "ASR_")
 
 
 class PipelineEnvironment(KafkaEnvironment):
-    """What a script that reads the topics has to know."""
+    """What a command that reads the topics has to know."""
 
     schema_registry_url: HttpUrl = Field(alias="SCHEMA_REGISTRY_URL")
     """Where the schema of the text is kept."""
@@ -29,7 +32,7 @@ class PipelineEnvironment(KafkaEnvironment):
 
     @classmethod
     def read(cls, servers: str, registry: str) -> Self:
-        """Read the environment; how a service logs is none of a script's business.
+        """Read the environment. How a service logs is left out: a command does not log.
 
         Raises:
             ConfigError: one line that names each wrong variable and what it takes.

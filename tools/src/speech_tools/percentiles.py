@@ -1,6 +1,6 @@
-"""What this part of the values does not exceed: one rule for all reports.
+"""Percentiles: one rule for all reports.
 
-Used by `load.report` and the modules of `latency.py`.
+Used by `speech load`, by `speech latency` and by tests.
 """
 
 from collections.abc import Sequence

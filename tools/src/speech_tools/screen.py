@@ -1,6 +1,6 @@
-"""Show an utterance on its way: for people with a progress bar, or one JSON object a line.
+"""Show an utterance while it is sent: a progress bar for people, or one JSON object a line.
 
-Used by `stream.py` and the demo.
+Used by `speech stream` and `speech demo`.
 """
 
 import hashlib
@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from speech_tools.audio import BYTES_PER_SECOND, Recording
-from speech_tools.client import Hooks, Outcome
+from speech_tools.protocol.audio import BYTES_PER_SECOND, Recording
+from speech_tools.protocol.client import Hooks, Outcome
 from speech_tools.terminal import Terminal, json_text
 
 

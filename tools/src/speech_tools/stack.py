@@ -1,7 +1,7 @@
-"""Run the services as child processes on free ports, beside a broker that is already there.
+"""Run the services as child processes on free ports: beside a broker, or with one of their own.
 
-Used by the demo and by the tests of the scripts and of the documents. Everything that is started
-is stopped when its context ends, however it ends, by its own handle.
+Used by `speech demo`, by `speech latency --embedded` and by tests. Each context stops what it has
+started, however it ends.
 """
 
 import json
@@ -11,29 +11,39 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from speech_tools.topics import OWN
+
 START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 10.0
 LOG_LINES_SHOWN = 30
+NEEDS_A_CHECKOUT = (
+    "the embedded broker is not installed here: starting a pipeline needs a checkout of the "
+    "repository"
+)
 
 _INHERITED = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "COVERAGE_PROCESS_START")
-"""Variables that children keep; a setting of the pipeline that happens to be set must not count."""
+"""Variables that children keep. Settings of a pipeline that happen to be set do not count."""
 
 Line = dict[str, Any]
 
 
 class StackError(Exception):
-    """A part of the pipeline did not start; the text is the one line for the user."""
+    """A part of the pipeline did not start. The text is the one line for the user."""
+
+
+class NotInstalled(StackError):
+    """The embedded broker is not there: images do not hold it."""
 
 
 class Process:
-    """A child that writes JSON lines on stdout; kept in a log file, and read for its state."""
+    """A child that writes JSON lines on stdout. They are kept in a log file, and tell its state."""
 
     def __init__(self, name: str, module: str, env: Mapping[str, str], log_dir: Path) -> None:
         self.name = name
@@ -160,7 +170,7 @@ class Gateway:
 def gateway(
     kafka: Addresses, log_dir: Path, settings: Mapping[str, str] | None = None
 ) -> Iterator[Gateway]:
-    """Run a gateway on a free port; `settings` are further environment variables."""
+    """Run a gateway on a free port. `settings` are further environment variables."""
     env = {**_environ(kafka), "PORT": "0", **(settings or {})}
     with Process("gateway", "speech_gateway", env, log_dir) as process:
         port = process.wait_for(event="listening")["port"]
@@ -172,11 +182,38 @@ def gateway(
 def recogniser(
     kafka: Addresses, log_dir: Path, settings: Mapping[str, str] | None = None
 ) -> Iterator[Process]:
-    """Run the ASR service with one worker; `settings` are further environment variables."""
+    """Run the ASR service with one worker. `settings` are further environment variables."""
     env = {**_environ(kafka), "ASR_WORKERS": "1", **(settings or {})}
     with Process("recogniser", "speech_asr", env, log_dir) as process:
         process.wait_for(event="ready")
         yield process
+
+
+@contextmanager
+def pipeline(
+    log_dir: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[tuple[Addresses, Gateway]]:
+    """Run broker, registry, recogniser and gateway; yield where they are once all are ready.
+
+    Args:
+        log_dir: where the services' logs are kept.
+        settings: further environment variables of the gateway.
+
+    Raises:
+        NotInstalled: what is installed holds no embedded broker.
+        StackError: a part did not start.
+    """
+    try:
+        from speech_lib.testing import embedded  # noqa: PLC0415 - not in an image
+    except ImportError:
+        raise NotInstalled(NEEDS_A_CHECKOUT) from None
+    with ExitStack() as running:
+        try:
+            kafka = running.enter_context(embedded.EmbeddedPipeline(astuple(OWN)))
+        except embedded.EmbeddedError as error:
+            raise StackError(str(error)) from error
+        running.enter_context(recogniser(kafka, log_dir))
+        yield kafka, running.enter_context(gateway(kafka, log_dir, settings))
 
 
 def _environ(kafka: Addresses) -> dict[str, str]:

@@ -1,23 +1,20 @@
-"""Stream a recording to the gateway as a client would, and show what a client sees.
-
-    uv run speech stream FILE [--url ws://HOST:PORT/ws/audio] [--json] [--fast]
+"""`speech stream`: send a recording to a gateway as a client does, and show what a client sees.
 
 The exit code says what to do next; `--help` lists the codes.
 """
 
 import asyncio
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from speech_tools import client
-from speech_tools.audio import BYTES_PER_SECOND, AudioError, Recording, load
+from speech_tools.command_line import DEFAULT_URL, GatewayUrl, exit_codes, fail, make_app
+from speech_tools.protocol import client
+from speech_tools.protocol.audio import BYTES_PER_SECOND, AudioError, Recording, load
 from speech_tools.screen import Screen
-from speech_tools.terminal import complain
-
-DEFAULT_URL = "ws://localhost:8000/ws/audio"
 
 
 class Exit(IntEnum):
@@ -32,24 +29,21 @@ class Exit(IntEnum):
     CUT_SHORT = 6
 
 
-EPILOG = """\
-Exit codes:
+EPILOG = exit_codes(
+    {
+        Exit.ACCEPTED: "accepted: all of the recording is stored",
+        Exit.UNEXPECTED: "unexpected: what answers is not a gateway, or a defect",
+        Exit.USAGE: "wrong usage: the options, the file, the URL, or a recording longer than the "
+        "gateway takes",
+        Exit.RETRY: "try again later: no connection, 503, 429, a retryable error, or nobody knows "
+        "whether it is stored (then a second try may store it twice)",
+        Exit.REFUSED: "refused for good: the same again gets the same answer",
+        Exit.MISMATCH: "the receipt is not about the audio that was sent",
+        Exit.CUT_SHORT: "accepted, but cut short: only the first part of the recording is stored",
+    }
+)
 
-0  accepted: all of the recording is stored
-
-1  unexpected: what answers is not a gateway, or a defect
-
-2  wrong usage: the options, the file, the URL, or a recording longer than the gateway takes
-
-3  try again later: cannot connect, 503, 429, a retryable error, or nobody knows whether it is
-stored (then a second try may store it twice)
-
-4  refused for good: the same again gets the same answer
-
-5  the receipt is not about the audio that was sent
-
-6  accepted, but cut short: only the first part of the recording is stored
-"""
+_complain = partial(fail, "stream")
 
 
 def judge(outcome: client.Outcome, recording: Recording) -> tuple[Exit, str]:
@@ -109,20 +103,16 @@ def run(file: Path, url: str, language: str | None, *, as_json: bool, fast: bool
     return code
 
 
-def _complain(code: Exit, line: str) -> Exit:
-    complain("stream", line)
-    return code
-
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = make_app()
 
 
 @app.command(epilog=EPILOG)
 def main(
     file: Annotated[
-        Path, typer.Argument(help="WAV, FLAC, Ogg …, or headerless PCM16, 16 kHz, mono")
+        Path,
+        typer.Argument(metavar="FILE", help="WAV, FLAC, Ogg …, or headerless PCM16, 16 kHz, mono"),
     ],
-    url: Annotated[str, typer.Option(envvar="GATEWAY_URL", help="the gateway")] = DEFAULT_URL,
+    url: GatewayUrl = DEFAULT_URL,
     as_json: Annotated[  # noqa: FBT002 - how typer declares a switch
         bool, typer.Option("--json", help="print one JSON object a line, with times")
     ] = False,
@@ -133,5 +123,5 @@ def main(
         str | None, typer.Option(help="hint for the recogniser, a BCP 47 tag such as en-US")
     ] = None,
 ) -> None:
-    """Stream FILE to the gateway and print what a client sees."""
+    """Send a recording to a gateway as a client does."""
     raise typer.Exit(run(file, url, language, as_json=as_json, fast=fast))

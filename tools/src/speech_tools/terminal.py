@@ -1,7 +1,7 @@
-"""The way out to a terminal: nothing that a gateway, a record or a broker says reaches it raw.
+"""The way to the terminal: no text of a gateway, a record or a broker reaches it unchecked.
 
-What is not printable would speak to the terminal itself: move the cursor, set the title, hide or
-forge lines. Every tool prints through this module.
+Characters that are not printable could move the cursor, set the title, hide lines or forge them.
+Every command prints through this module.
 """
 
 import json
@@ -17,7 +17,7 @@ from rich.style import Style
 from rich.text import Text
 
 MAX_LINE = 1_000
-"""Of what is said on stderr: one line for a person."""
+"""Characters of a line on stderr."""
 _NOT_PRINTABLE = "\ufffd"
 
 
@@ -42,7 +42,7 @@ def say_lines(text: str) -> None:
 
 
 def json_text(value: object, indent: int | None = None) -> str:
-    """Return JSON in ASCII; what is no finite number is null, as JSON has no word for it."""
+    """Return JSON in ASCII. NaN and infinity become null: JSON has no word for them."""
     return json.dumps(_finite(value), allow_nan=False, indent=indent)
 
 
@@ -59,7 +59,7 @@ def _finite(value: object) -> object:
 
 
 def survive_ascii() -> None:
-    """Let a terminal that knows ASCII alone show signs in place of what it does not know."""
+    """Let a terminal that knows ASCII alone show a sign for every other character."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 
@@ -67,8 +67,8 @@ def survive_ascii() -> None:
 class Terminal(Console):
     """A console that reads no markup, and lets nothing through that is not printable.
 
-    The caller still makes a text printable before it is laid out, by `say` or `printable`: only
-    there is it known where a line shall end.
+    The caller makes a text printable before its layout, by `say` or `printable`: only the caller
+    knows where a line shall end.
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - the console's own
@@ -77,7 +77,7 @@ class Terminal(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Yield what is to be written; the console writes nothing else but its own colours."""
+        """Yield what is to be written. The console itself adds only its own colours."""
         for segment in super().render(renderable, options):
             lines: Sequence[str] = segment.text.split("\n")
             if segment.control or all(line.isprintable() for line in lines):

@@ -1,6 +1,6 @@
-"""The picture of a run of `latency.py`: the percentile curve end to end, and what it is made of.
+"""The picture of `speech latency`: the percentile curve end to end, and the hops it is made of.
 
-Imported only where a picture is wanted, because matplotlib takes its time to load.
+Imported only where a picture is wanted: matplotlib is an extra, and takes its time to load.
 """
 
 from collections.abc import Mapping, Sequence

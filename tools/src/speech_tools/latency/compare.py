@@ -1,4 +1,4 @@
-"""Two reports of `latency.py` side by side, and what has become too slow."""
+"""Two reports of `speech latency` side by side, and what has become too slow."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from speech_tools.latency.hops import HOPS
 from speech_tools.latency.report import FIGURES, Figures, Report, circumstances, heading
 
 JUDGED = ("p50", "p90", "p95", "p99")
-"""The others are shown: extremes are one utterance each, and the mean follows them."""
+"""The others are only shown: an extreme is one utterance, and the mean follows extremes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Change:
 
     @property
     def by_ms(self) -> float:
-        """How much slower it is; negative where it is faster."""
+        """How much slower it is. Negative where it is faster."""
         return self.new - self.old
 
     @property
@@ -86,7 +86,7 @@ def notes(old: Report, new: Report) -> Iterator[str]:
 
 
 def table(found: list[Change], rule: Rule) -> Table:
-    """Return the new figures with their changes below them; what is too slow stands out."""
+    """Return the new figures with their changes below them. What is too slow stands out."""
     made = Table(title="in ms, and how much slower (+) than before")
     made.add_column("hop", no_wrap=True)
     for name in FIGURES:

@@ -1,9 +1,9 @@
-"""The hops of an utterance and how long each took: times in, waits out.
+"""The hops of an utterance and how long each took: times in, waits out. Pure.
 
-Used by the modules of `latency.py`. The pipeline's own times are those that `tracing` finds in the
-records; the client, which is the measuring tool, adds when it began and what it was told. Every
-time is in milliseconds since the epoch by the clock of whoever took it, so a wait between two
-machines is as wrong as their clocks differ; a negative one is told as it is.
+`tracing` finds the pipeline's own times in the records. The client, which is the measuring tool,
+adds when it began and what it was told. Every time is in milliseconds since the epoch, by the clock
+of whoever took it. So a wait between two machines is as wrong as their clocks differ, and may be
+negative.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ AFTER_THE_AUDIO = (
     Hop("recognising", tracing.FETCHED, tracing.RECOGNISED),
     Hop("storing the text", tracing.RECOGNISED, tracing.TEXT_STORED),
 )
-"""One begins where the other ends, so that together they are `END_TO_END`."""
+"""Each begins where the one before ends, so together they are `END_TO_END`."""
 
 HOPS = (
     Hop("connecting", OPENING, CONNECTED),
@@ -50,7 +50,7 @@ HOPS = (
     END_TO_END,
     Hop("in all", tracing.HANDSHAKE, tracing.TEXT_STORED),
 )
-"""In the order of the way; `receipt` goes on beside those after it."""
+"""In their order. `receipt` goes on beside those after it."""
 
 POINTS = tuple(dict.fromkeys(point for hop in HOPS for point in (hop.begin, hop.end)))
 
@@ -61,12 +61,12 @@ def unknown(times: Times) -> str | None:
 
 
 def waits(times: Times) -> dict[str, int]:
-    """Return how many milliseconds each hop took, by its name; all points have to be known."""
+    """Return how many milliseconds each hop took, by its name. All points have to be known."""
     return {hop.name: times[hop.end] - times[hop.begin] for hop in HOPS}
 
 
 def traced(trace: tracing.Trace) -> dict[str, int]:
-    """Return the times that the records tell; of several texts the first one counts."""
+    """Return the times that the records tell. Of several texts the first one counts."""
     times: dict[str, int] = {}
     for hop in trace.hops:
         if hop.at_ms is not None:

@@ -1,6 +1,6 @@
-"""What a run of `latency.py` has shown: figures per hop, as a table and as JSON that reads back.
+"""The report of `speech latency`: figures of each hop, as a table and as JSON that reads back.
 
-`latency.compare` sets two of them side by side; docs/latency.md explains every field.
+`latency.compare` sets two of them side by side. docs/latency.md explains every field.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from rich.table import Table
 
 from speech_tools.latency.hops import END_TO_END, HOPS
-from speech_tools.machine import Machine
+from speech_tools.latency.machine import Machine
 from speech_tools.percentiles import percentiles
 from speech_tools.terminal import json_text
 
@@ -27,7 +27,7 @@ class ReportError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """How the waits at one hop are spread, in milliseconds; nothing where it is not known."""
+    """How the waits at one hop are spread, in milliseconds. Nothing where it is not known."""
 
     min: float | None = None
     mean: float | None = None
@@ -39,7 +39,7 @@ class Figures:
 
     @classmethod
     def of(cls, waits: Sequence[float]) -> "Figures":
-        """Return them of at least one wait; all but the mean are among the waits."""
+        """Return them of at least one wait. All but the mean are among the waits."""
         p50, p90, p95, p99 = percentiles(waits, _PARTS)
         return cls(min(waits), round(fmean(waits), 1), p50, p90, p95, p99, max(waits))
 
@@ -76,7 +76,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """One of the slowest utterances, for `trace.py`."""
+    """One of the slowest utterances, for `speech trace`."""
 
     correlation_id: str
     end_to_end_ms: float
@@ -107,15 +107,15 @@ class Report:
 
     Attributes:
         format: Says what this is.
-        measured_at: When it began, ISO 8601, UTC; nothing where it is not known.
+        measured_at: When it began, ISO 8601, UTC. Nothing where it is not known.
         note: What else a reader has to know.
-        machine: What it ran on; nothing where it is not known.
+        machine: What it ran on. Nothing where it is not known.
         settings: Likewise.
         measured: How many utterances the figures are of.
         hops: The figures in milliseconds, by the name of the hop.
         slowest: The slowest utterances.
         lost: Those without figures, the warm-up's included.
-        load_average_after: Of the machine, of the last minute of the run: what disturbed it.
+        load_average_after: Of the last minute of the run: what else the machine did.
     """
 
     format: Literal["speech-latency/1"]
@@ -152,7 +152,7 @@ def read(file: Path) -> Report:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise ReportError(f"{file}: not a report of latency.py: {where}: {first['msg']}") from None
+        raise ReportError(f"{file}: not a latency report: {where}: {first['msg']}") from None
     if not any(_is_known(report.hops.get(hop.name)) for hop in HOPS):
         raise ReportError(f"{file}: holds no figure of a hop")
     return report

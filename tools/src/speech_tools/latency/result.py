@@ -1,4 +1,4 @@
-"""What became of the utterances of a run of `latency.py`: their waits, or where they were lost."""
+"""What became of the utterances of `speech latency`: their waits, or where they were lost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from speech_lib.errors import EventError
 from speech_tools.latency.hops import ACCEPTED, CONNECTED, traced, unknown, waits
 from speech_tools.latency.report import Lost
 from speech_tools.latency.run import Utterance
+from speech_tools.topics import Topics
 from speech_tools.trace import tracing
 
 
@@ -25,9 +26,9 @@ class Result:
 
 
 def result(
-    utterances: Sequence[Utterance], warm_up: int, topics: tracing.Topics, decode: tracing.Decode
+    utterances: Sequence[Utterance], warm_up: int, topics: Topics, decode: tracing.Decode
 ) -> Result:
-    """Judge utterances; the first `warm_up` of them count only where they were lost."""
+    """Judge utterances. The first `warm_up` of them count only where they were lost."""
     measured: dict[str, Mapping[str, int]] = {}
     lost: list[Lost] = []
     for utterance in utterances:
@@ -40,7 +41,7 @@ def result(
 
 
 def _judged(
-    utterance: Utterance, topics: tracing.Topics, decode: tracing.Decode
+    utterance: Utterance, topics: Topics, decode: tracing.Decode
 ) -> Mapping[str, int] | Lost:
     name = utterance.correlation_id
     if name is None:

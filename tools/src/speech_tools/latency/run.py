@@ -1,8 +1,8 @@
-"""Speak utterances to a running pipeline and collect what is told of each, to its text.
+"""The run of `speech latency`: speak utterances, and collect what is told of each, to its text.
 
-Used by `latency.py`. A client speaks its next utterance when the text of the last one is there, so
-that never more than `clients` of them are on their way: what is measured is the way, and not a
-queue that the measuring itself has made.
+Used by `latency.measure`. A client speaks its next utterance when the text of the last one is
+there. So never more than `clients` of them are on their way, and no queue is measured that the
+measuring itself has made.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from speech_lib.kafka.headers import CORRELATION_ID, now_ms
 from speech_lib.kafka.records import ReceivedRecord
 from speech_lib.kafka.settings import KafkaSettings
 
-from speech_tools import client
 from speech_tools.latency.hops import ACCEPTED, CONNECTED, OPENING, TEXT_READ
 from speech_tools.latency.tail import Tail
-from speech_tools.load.clients import Tape, judge
-from speech_tools.trace import tracing
+from speech_tools.protocol.client import Frame, Refused
+from speech_tools.speakers import Speakers, Spoken, Tape
+from speech_tools.topics import Topics
 
 PAUSE_SECONDS = 0.5
-"""The longest pause before an utterance; its length is chance, or the run would fall into step with
-timers of the pipeline, such as those of a broker, and meet them in the same moment every time."""
+"""The longest pause before an utterance. Its length is random: otherwise each utterance would meet
+the pipeline's timers, such as a broker's, at the same moment."""
 
 LOST_IN_A_ROW = 3
-"""After so many the pipeline is taken for broken, and the run ends."""
+"""After so many the pipeline counts as broken, and the run ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Utterance:
     """
 
     number: int
-    greeting: client.Frame
+    greeting: Frame
     times: dict[str, int]
     records: tuple[ReceivedRecord, ...]
     problem: str = ""
@@ -91,7 +91,7 @@ class _Way:
 
 
 class Run:
-    """One run; lives on one event loop.
+    """One run. It lives on one event loop.
 
     Args:
         url: Of the gateway.
@@ -106,10 +106,10 @@ class Run:
         url: str,
         plan: Plan,
         tape: Tape,
-        topics: tracing.Topics,
+        topics: Topics,
         on_utterance: Callable[[Utterance], None],
     ) -> None:
-        self._url = url
+        self._speakers = Speakers(url, plan.clients, paced=plan.paced, clock=now_ms)
         self._plan = plan
         self._tape = tape
         self._topics = topics
@@ -119,7 +119,6 @@ class Run:
         self._ways: dict[str, _Way] = {}
         self._done: list[Utterance] = []
         self._lost_in_a_row = 0
-        self._met = False
 
     async def run(self, kafka: KafkaSettings) -> list[Utterance]:
         """Speak all utterances and return them in their order.
@@ -136,16 +135,8 @@ class Run:
 
         names = (self._topics.audio, self._topics.text, self._topics.dead_letter)
         with Tail(kafka, names, read):  # blocks, but not while anyone speaks
-            await self._speak()
+            await self._speakers.run(self._speak)
         return sorted(self._done, key=lambda each: each.number)
-
-    async def _speak(self) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._plan.clients):
-                    group.create_task(self._client())
-        except ExceptionGroup as errors:  # a client gave up for all
-            raise errors.exceptions[0] from errors
 
     def _left(self) -> Iterator[int]:
         """Yield the numbers of the utterances that a client is to speak."""
@@ -154,7 +145,8 @@ class Run:
                 return
             yield number
 
-    async def _client(self) -> None:
+    async def _speak(self) -> None:
+        """Speak as one client."""
         for number in self._left():
             await asyncio.sleep(self._chance.uniform(0, PAUSE_SECONDS))
             utterance = await self._utterance(number)
@@ -175,31 +167,11 @@ class Run:
         return replace(spoken, times=times, records=tuple(way.records))
 
     async def _stream(self, number: int) -> Utterance:
-        pcm = self._tape.cut(number, self._plan.seconds)
-        frames: list[tuple[client.Frame, int]] = []
-        hooks = client.Hooks(frame=lambda frame: frames.append((frame, now_ms())))
-        begun = now_ms()
-        try:
-            outcome = await client.stream(self._url, pcm, paced=self._plan.paced, hooks=hooks)
-            problem = judge(outcome, len(pcm), 0).code
-        except client.StreamError as error:
-            if self._is_hopeless(error):
-                raise
-            problem = str(error)
-        self._met = True
-        return Utterance(number, _greeting(frames), _times(begun, frames), (), problem)
-
-    def _is_hopeless(self, error: client.StreamError) -> bool:
-        """Tell whether no utterance can get through; a gateway that was met may come again."""
-        match error:
-            case client.TooLong() | client.WrongUrl():
-                return True
-            case client.NoAnswer():
-                return False
-            case client.Refused():
-                return not error.retryable
-            case _:
-                return not self._met
+        spoken = await self._speakers.say(self._tape.cut(number, self._plan.seconds))
+        if isinstance(spoken.error, Refused) and not spoken.error.retryable:
+            raise spoken.error  # the next one gets the same answer
+        problem = str(spoken.error or spoken.code)
+        return Utterance(number, spoken.greeting, _times(spoken), (), problem)
 
     async def _wait(self, way: _Way) -> None:
         try:
@@ -212,7 +184,7 @@ class Run:
         return self._ways.setdefault(correlation_id, _Way())
 
     def _read(self, record: ReceivedRecord, at_ms: int) -> None:
-        """Keep a record; others may use the topics too, and what is theirs costs some bytes."""
+        """Keep a record. Others may use the topics too; what is theirs costs some bytes."""
         way = self._way(record.headers.get(CORRELATION_ID, ""))
         if record.topic == self._topics.text:
             way.text_read_ms = way.text_read_ms or at_ms
@@ -223,17 +195,16 @@ class Run:
             way.whole.set()
 
     def _is_whole(self, records: Sequence[ReceivedRecord]) -> bool:
-        """Tell whether utterance and outcome are there; they come in any order."""
+        """Tell whether utterance and outcome are there. They come in any order."""
         found = {record.topic for record in records}
         outcomes = {self._topics.text, self._topics.dead_letter}
         return self._topics.audio in found and bool(found & outcomes)
 
 
-def _greeting(frames: Sequence[tuple[client.Frame, int]]) -> client.Frame:
-    return frames[0][0] if frames else {}
-
-
-def _times(begun: int, frames: Sequence[tuple[client.Frame, int]]) -> dict[str, int]:
-    names = {"connected": CONNECTED, "accepted": ACCEPTED}
-    told = {names[frame["status"]]: at for frame, at in frames if frame.get("status") in names}
-    return {OPENING: begun} | told
+def _times(spoken: Spoken) -> dict[str, int]:
+    times = {OPENING: int(spoken.began)}
+    for frame, at in spoken.frames:
+        for status, point in (("connected", CONNECTED), ("accepted", ACCEPTED)):
+            if frame.get("status") == status:
+                times[point] = int(at)
+    return times

@@ -1,4 +1,4 @@
-"""What `latency.py` shows: a progress bar while it runs, and the report at its end."""
+"""What `speech latency` shows: a progress bar while it runs, and the report at its end."""
 
 from types import TracebackType
 from typing import Self
@@ -58,7 +58,7 @@ class Screen:
 
 
 def say(what: RenderableType) -> None:
-    """Print something for people; text in one line."""
+    """Print something for people. A text becomes one line."""
     if isinstance(what, str):
         _console.say(what)
     else:

@@ -1,18 +1,17 @@
-"""The pipeline that `latency.py` measures: one that runs, or one of its own for the time being."""
+"""The pipeline that `speech latency` measures: one that runs, or one that it starts itself."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from speech_lib.kafka.settings import KafkaSettings
 
 from speech_tools import stack
-from speech_tools.trace import tracing
+from speech_tools.topics import OWN, Topics
 
 EMBEDDED = "embedded"
 RUNNING = "running"
-_TOPICS = tracing.Topics("speech.audio.ingress", "speech.asr.text", "speech.audio.ingress.dlq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,35 +32,24 @@ class Place:
     url: str
     kafka: KafkaSettings
     registry_url: str
-    topics: tracing.Topics
+    topics: Topics
 
 
 @contextmanager
 def embedded(log_dir: Path, clients: int) -> Iterator[Place]:
-    """Run broker, registry, recogniser and gateway on this machine.
+    """Run a whole pipeline on this machine.
 
     Raises:
-        StackError: Broker and registry, or a service, did not start.
-        ImportError: What is installed holds no embedded broker, as in an image.
+        StackError: A part did not start, or is not installed.
     """
-    from speech_lib.testing.embedded import EmbeddedError, EmbeddedPipeline  # noqa: PLC0415
-
-    with ExitStack() as running:
-        try:
-            kafka = running.enter_context(
-                EmbeddedPipeline((_TOPICS.audio, _TOPICS.text, _TOPICS.dead_letter))
-            )
-        except EmbeddedError as error:
-            raise stack.StackError(str(error)) from error
-        running.enter_context(stack.recogniser(kafka, log_dir))
-        gateway = running.enter_context(stack.gateway(kafka, log_dir, _room_for(clients)))
+    with stack.pipeline(log_dir, _room_for(clients)) as (kafka, gateway):
         yield Place(
             EMBEDDED,
             "pocketsphinx, one worker",
             gateway.url,
             KafkaSettings(bootstrap_servers=kafka.bootstrap_servers),
             kafka.registry_url,
-            _TOPICS,
+            OWN,
         )
 
 

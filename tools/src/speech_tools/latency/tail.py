@@ -1,27 +1,28 @@
 """Read what is added to topics from now on, in a thread of its own, and say when it came.
 
-Used by `latency.run`. Nothing that was there before is read, however large the topics are, no
-consumer group is joined, and nothing is committed.
+Used by `latency.run`. It reads nothing that was there before, however large the topics are. It
+joins no consumer group, and commits nothing.
 """
 
 import threading
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from speech_lib.errors import BrokerUnavailable, TopicMissing
 from speech_lib.kafka.consuming.config import consumer_config
 from speech_lib.kafka.headers import now_ms
 from speech_lib.kafka.message import received
 from speech_lib.kafka.records import ReceivedRecord
 from speech_lib.kafka.settings import KafkaSettings, client_logger
 
-from speech_tools.whole_topic import end, partitions
-
 TURN_SECONDS = 0.2
-"""How late the reading may notice that it shall end; a record wakes it at once."""
+"""The longest time until the thread notices that it shall end. A record wakes it at once."""
+
+REQUEST_SECONDS = 10.0
 
 OnRecord = Callable[[ReceivedRecord, int], None]
-"""Takes a record, and when it was read in milliseconds since the epoch."""
+"""Takes a record, and when it was read, in milliseconds since the epoch."""
 
 
 class Tail:
@@ -30,7 +31,7 @@ class Tail:
     Args:
         kafka: How to reach the brokers.
         topics: What to read.
-        on_record: Called for each record, in the reading thread; it must not raise.
+        on_record: Called for each record, in the reading thread. It must not raise.
     """
 
     def __init__(self, kafka: KafkaSettings, topics: Sequence[str], on_record: OnRecord) -> None:
@@ -79,3 +80,36 @@ class Tail:
             # An error is a broker that has gone for now: whoever waits for a record sees the rest.
             if message is not None and message.error() is None:
                 self._on_record(received(message), now_ms())
+
+
+def partitions(consumer: Consumer, topic: str) -> list[int]:
+    """Return the numbers of a topic's partitions. Blocks.
+
+    Raises:
+        BrokerUnavailable: The broker cannot be reached.
+        TopicMissing: It does not exist.
+    """
+    try:
+        found = consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic]
+    except KafkaException as error:
+        raise BrokerUnavailable(error.args[0].name()) from None
+    if found.error is not None:
+        raise TopicMissing(topic, found.error.name())
+    return sorted(found.partitions)
+
+
+def end(consumer: Consumer, topic: str, number: int) -> int:
+    """Return the offset that the next record of a partition gets. Blocks.
+
+    Raises:
+        BrokerUnavailable: The broker cannot be reached.
+    """
+    of = TopicPartition(topic, number)
+    try:
+        answer = consumer.get_watermark_offsets(of, timeout=REQUEST_SECONDS)
+    except KafkaException as error:
+        raise BrokerUnavailable(error.args[0].name()) from None
+    if answer is None:
+        raise BrokerUnavailable("_TIMED_OUT")
+    offset: int = answer[1]
+    return offset

@@ -1,15 +1,13 @@
-"""Put the load of many speakers on a gateway, and report how it held.
-
-    uv run speech load --clients 10 --seconds 600 [--url ws://HOST:PORT/ws/audio] [--json FILE]
+"""`speech load`: let many clients speak to a gateway, and report how it held.
 
 Every client speaks recorded speech at the pace of speech, one utterance after another, and checks
 each receipt against what it sent. What is spoken is stored: use a gateway of your own.
 """
 
 import asyncio
-import math
 from contextlib import AsyncExitStack
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,15 +17,23 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from speech_lib.service.run import in_background
 from speech_lib.telemetry import looplag
 
-from speech_tools import client
-from speech_tools.audio import SAMPLES, AudioError
-from speech_tools.load.clients import Answer, Kind, Load, Plan, Tally, Tape
+from speech_tools.command_line import (
+    DEFAULT_OPS,
+    DEFAULT_URL,
+    GatewayUrl,
+    exit_codes,
+    fail,
+    make_app,
+    number,
+)
 from speech_tools.load.metrics import Watch
 from speech_tools.load.report import Report, Spread
-from speech_tools.terminal import Terminal, complain
+from speech_tools.load.run import Answer, Load, Plan, Tally
+from speech_tools.protocol import client
+from speech_tools.protocol.audio import SAMPLES, AudioError
+from speech_tools.speakers import Kind, Tape
+from speech_tools.terminal import Terminal
 
-DEFAULT_URL = "ws://localhost:8000/ws/audio"
-DEFAULT_OPS = "http://localhost:8001"
 LOOK_SECONDS = 5.0
 
 
@@ -40,17 +46,17 @@ class Exit(IntEnum):
     UNREACHABLE = 3
 
 
-EPILOG = """\
-Exit codes:
+EPILOG = exit_codes(
+    {
+        Exit.ALL_ACCEPTED: "every utterance was accepted, with a receipt for the very samples",
+        Exit.SOME_NOT: "some were refused or failed; the report says how many, by code",
+        Exit.USAGE: "wrong usage: the options, the URL, or utterances longer than the gateway "
+        "takes",
+        Exit.UNREACHABLE: "no gateway was reached",
+    }
+)
 
-0  every utterance was accepted, with a receipt for the very samples
-
-1  some were refused or failed; the report says how many, by code
-
-2  wrong usage: the options, the URL, or utterances longer than the gateway takes
-
-3  no gateway was reached
-"""
+_complain = partial(fail, "load")
 
 
 class Screen:
@@ -129,18 +135,7 @@ def run(plan: Plan, url: str, ops_url: str, json_file: Path | None) -> Exit:
     return Exit.ALL_ACCEPTED if result.all_accepted else Exit.SOME_NOT
 
 
-def _complain(code: Exit, line: str) -> Exit:
-    complain("load", line)
-    return code
-
-
-def _number(value: float) -> float:
-    if math.isnan(value):  # no bound holds it
-        raise typer.BadParameter("nan is not a number")
-    return value
-
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = make_app()
 
 
 @app.command(epilog=EPILOG)
@@ -149,13 +144,13 @@ def main(
     seconds: Annotated[
         float,
         typer.Option(
-            min=1, max=86_400, callback=_number, help="how long; what has begun is finished"
+            min=1, max=86_400, callback=number, help="how long; what has begun is finished"
         ),
     ] = 60,
     utterance_seconds: Annotated[
-        float, typer.Option(min=0.1, max=60, callback=_number, help="how long each utterance lasts")
+        float, typer.Option(min=0.1, max=60, callback=number, help="how long each utterance lasts")
     ] = 5,
-    url: Annotated[str, typer.Option(envvar="GATEWAY_URL", help="the gateway")] = DEFAULT_URL,
+    url: GatewayUrl = DEFAULT_URL,
     ops: Annotated[
         str,
         typer.Option(envvar="GATEWAY_OPS_URL", help="its operations port, for the lag of its loop"),
@@ -164,5 +159,8 @@ def main(
         Path | None, typer.Option("--json", dir_okay=False, help="write the report there, too")
     ] = None,
 ) -> None:
-    """Let many clients speak to a gateway at the pace of speech, and report how it held."""
+    """Let many clients speak at once, and report on it.
+
+    What they speak is stored: use a gateway of your own.
+    """
     raise typer.Exit(run(Plan(clients, seconds, utterance_seconds), url, ops, json_file))

@@ -1,6 +1,6 @@
 """Read a gateway's metrics from outside, as Prometheus would: the lag of its loop, its memory.
 
-Used by `load.py`. Whatever cannot be read is `None`: a gateway whose operations port is out of
+Used by `load.command`. What cannot be read is `None`: a gateway whose operations port is out of
 reach can still be measured by what its clients see.
 """
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from speech_tools.metrics_page import Histogram, read
-from speech_tools.ops_page import get
+from speech_tools.operations import fetch
+from speech_tools.operations.metrics_page import Histogram, Page
 
 LAG = "speech_gateway_loop_lag_seconds"
 MEMORY = "process_resident_memory_bytes"
 
 _SECONDS = 5.0
 _WARM_UP = 0.1
-"""This part of a run fills pools and caches; how memory grows is judged by the rest."""
+"""This part of a run fills pools and caches. The rest tells how memory grows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +29,17 @@ class Reading:
     lag: Histogram | None
     memory_bytes: float | None
 
-
-def read_page(page: str) -> Reading:
-    """Return what a page in Prometheus' text format says.
-
-    Raises:
-        ValueError: It is not such a page.
-    """
-    seen = read(page)
-    return Reading(seen.histogram(LAG), seen.value(MEMORY))
+    @classmethod
+    def of(cls, page: Page) -> "Reading":
+        """Return what concerns a load."""
+        return cls(page.histogram(LAG), page.value(MEMORY))
 
 
 class Watch:
     """Look at the metrics of one gateway again and again."""
 
     def __init__(self, ops_url: str) -> None:
-        self._url = f"{ops_url.rstrip('/')}/metrics"
+        self._url = ops_url
         self._readings: list[Reading] = []
 
     async def run(self, every: float) -> None:
@@ -54,11 +49,11 @@ class Watch:
             await asyncio.sleep(every)
 
     async def look(self) -> None:
-        """Look once; a page that is not there is left out."""
+        """Look once. A page that is not there is left out."""
         try:
             async with aiohttp.ClientSession() as session:
-                _, page = await get(session, self._url, {200}, _SECONDS)
-            self._readings.append(read_page(page))
+                page = await fetch.metrics(session, self._url, _SECONDS)
+            self._readings.append(Reading.of(page))
         except (aiohttp.ClientError, TimeoutError, ValueError):
             return
 

@@ -1,4 +1,4 @@
-"""What a run of `load.py` has shown: one object, as a table for people and as JSON for programs."""
+"""The report of `speech load`: one object, as a table for people and as JSON for programs."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from rich.table import Table
 
 from speech_tools.load.metrics import Memory
-from speech_tools.metrics_page import Histogram
+from speech_tools.operations.metrics_page import Histogram
 from speech_tools.percentiles import percentiles
 from speech_tools.terminal import json_text, printable
 
@@ -17,7 +17,7 @@ _PARTS = (0.5, 0.9, 0.99)
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How a duration is spread, in milliseconds; nothing where the source does not tell."""
+    """How a duration is spread, in milliseconds. Nothing where the source does not tell."""
 
     p50: float
     p90: float
@@ -26,14 +26,14 @@ class Spread:
 
     @classmethod
     def of_values(cls, seconds: Sequence[float]) -> "Spread | None":
-        """Return it of every single value: each figure is one of them."""
+        """Return it of single values: each figure is one of them."""
         if not seconds:
             return None
         return cls(*_ms(percentiles(seconds, (*_PARTS, 1))))
 
     @classmethod
     def of_histogram(cls, histogram: Histogram | None) -> "Spread | None":
-        """Return it as far as a histogram's buckets tell; the largest value they do not."""
+        """Return it as far as a histogram's buckets tell. They do not tell the largest value."""
         parts = [histogram.quantile(part) for part in _PARTS] if histogram else []
         known = [part for part in parts if part is not None]
         return cls(*_ms(known)) if known else None

@@ -1,13 +1,9 @@
-"""Watch both services live, straight from their operations ports: no Prometheus is needed.
+"""`speech top`: watch both services live, straight from their operations ports.
 
-    uv run speech top [--gateway URL] [--asr URL] [--interval SECONDS]
-    uv run speech top --once [--json]
-
-What is shown is explained in docs/operations.md (the metrics) and docs/runbook.md (what to do).
+It needs no Prometheus. docs/operations.md explains the metrics, docs/runbook.md says what to do.
 """
 
 import asyncio
-import math
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -20,12 +16,12 @@ from pydantic import TypeAdapter, ValidationError
 from rich.live import Live
 from speech_lib.service.setting_types import HttpUrl
 
+from speech_tools.command_line import DEFAULT_OPS, INTERRUPTED, exit_codes, make_app, number
 from speech_tools.terminal import Terminal, json_text
 from speech_tools.top.figures import History, gateway, recogniser
 from speech_tools.top.look import look
 from speech_tools.top.screen import Frame, Service
 
-DEFAULT_GATEWAY = "http://localhost:8001"
 DEFAULT_ASR = "http://localhost:8002"
 PIPED_WIDTH = 100
 MIN_WIDTH = 80
@@ -39,17 +35,14 @@ class Exit(IntEnum):
     USAGE = 2
 
 
-EPILOG = """\
-Exit codes:
-
-0  with --once: both services are ready
-
-1  with --once: one of them is not, or cannot be reached
-
-2  wrong usage
-
-130  ended by Ctrl-C, as it always is without --once
-"""
+EPILOG = exit_codes(
+    {
+        Exit.SHOWN: "with --once: both services are ready",
+        Exit.NOT_READY: "with --once: one of them is not, or cannot be reached",
+        Exit.USAGE: "wrong usage",
+        INTERRUPTED: "ended by Ctrl-C, as it always is without --once",
+    }
+)
 
 
 class Top:
@@ -84,7 +77,7 @@ class Top:
 
 
 class Display:
-    """Where the frames go: redrawn on a terminal, otherwise one after the other."""
+    """Where the frames go. A terminal is redrawn; otherwise they follow each other."""
 
     def __init__(self, *, as_json: bool, once: bool) -> None:
         self._as_json = as_json
@@ -109,7 +102,7 @@ class Display:
 
 
 async def watch(top: Top, display: Display, interval: float, *, once: bool) -> Exit:
-    """Look every so many seconds until cancelled; once: twice, because rates need two looks."""
+    """Look every so many seconds until cancelled; with `once` twice, as rates need two looks."""
     async with aiohttp.ClientSession() as session:
         await top.look(session)
         while True:
@@ -129,13 +122,7 @@ def _url(text: str) -> str:
         raise typer.BadParameter(error.errors()[0]["msg"]) from None
 
 
-def _number(value: float) -> float:
-    if math.isnan(value):  # no bound holds it
-        raise typer.BadParameter("nan is not a number")
-    return value
-
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = make_app()
 
 
 @app.command(epilog=EPILOG)
@@ -143,14 +130,14 @@ def main(
     gateway: Annotated[
         str,
         typer.Option(envvar="GATEWAY_OPS_URL", callback=_url, help="the gateway's operations port"),
-    ] = DEFAULT_GATEWAY,
+    ] = DEFAULT_OPS,
     asr: Annotated[
         str,
         typer.Option(envvar="ASR_OPS_URL", callback=_url, help="the recogniser's operations port"),
     ] = DEFAULT_ASR,
     interval: Annotated[
         float,
-        typer.Option(min=0.1, max=60, callback=_number, help="seconds between two looks"),
+        typer.Option(min=0.1, max=60, callback=number, help="seconds between two looks"),
     ] = 1.0,
     once: Annotated[  # noqa: FBT002 - how typer declares a switch
         bool, typer.Option("--once", help="show one frame, of two looks, and end")
@@ -159,7 +146,7 @@ def main(
         bool, typer.Option("--json", help="print one JSON object a line for each look")
     ] = False,
 ) -> None:
-    """Watch a gateway and a recogniser live."""
+    """Watch the metrics of a gateway and a recogniser, live."""
     display = Display(as_json=as_json, once=once)
     with display.shown:
         code = asyncio.run(watch(Top(gateway, asr), display, interval, once=once))

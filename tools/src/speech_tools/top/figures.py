@@ -1,19 +1,37 @@
 """Make figures of looks at the services: what is now, rates per second, quantiles.
 
-Pure. Used by `top.py`; `asdict` of a figure is what `--json` prints. Rates and quantiles are of the
-last ten seconds, from the difference of two looks; what is not known is `None`.
+Pure. Used by `top.command`: `asdict` of a figure is what `--json` prints. Rates and quantiles are
+of the last ten seconds, from the difference of two looks. What is not known is `None`.
 """
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from speech_tools.metrics_page import Page
-from speech_tools.top.look import Look
+from speech_tools.operations.metrics_page import Page
 
 WINDOW_SECONDS = 10.0
 HISTORY_SECONDS = 60.0
 _STARTED = "process_start_time_seconds"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look has shown.
+
+    Attributes:
+        at: when, by a clock that only goes forward, in seconds.
+        page: the metrics; none if the service could not be asked.
+        ready: what `/readyz` says.
+        reasons: why it is not ready, by condition.
+        problem: why the service could not be asked, in a few words.
+    """
+
+    at: float
+    page: Page | None = None
+    ready: bool | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""Draw what both services do, with the last minute as a line of bars: one frame of `top.py`.
+"""Draw one frame of `speech top`: what both services do, with the last minute as a line of bars.
 
-Pure. Fits into 80 columns and 24 lines, and can be read without colours.
+Pure. A frame fits into 80 columns and 24 lines, and can be read without colours.
 """
 
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ class Frame:
     at: datetime
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw it; bars are of ASCII where the terminal knows nothing else."""
+        """Draw it. Bars are of ASCII where the terminal knows nothing else."""
         bars = ASCII_BARS if options.ascii_only else BARS
         head = _table()
         head.add_row(f"{self.at:%H:%M:%S} UTC", f"the last {WINDOW_SECONDS:g} s", "the last minute")
@@ -86,7 +86,7 @@ def _rows(history: History, bars: str) -> Table:
 def spark(values: Iterable[tuple[float, float | None]], bars: str = BARS) -> str:
     """Draw values of the last minute, each with its time, to the scale of the largest.
 
-    The newest is at the right; what is not known is left blank.
+    The newest is at the right. What is not known is left blank.
     """
     known = list(values)
     newest = max((at for at, _ in known), default=0.0)

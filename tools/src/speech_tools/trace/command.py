@@ -1,18 +1,14 @@
-"""Show every hop of an utterance's way from the handshake to its text, and the one that is missing.
+"""`speech trace`: show every hop of an utterance, from its handshake to its text.
 
-    uv run speech trace CORRELATION_ID [--since 2h] [--json]
-    uv run speech trace --last N [--json]
-    uv run speech trace --follow [--json]
-
-The exit code says whether the text is there; `--help` lists the codes.
+The exit code says whether the text is there, and the last line which hop is missing.
 """
 
-import logging
 import re
 import time
 import uuid
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -28,33 +24,21 @@ from speech_lib.errors import (
 )
 from speech_lib.service.setting_types import Text
 
-from speech_tools.environment import DEFAULT_REGISTRY, DEFAULT_SERVERS, PipelineEnvironment
-from speech_tools.terminal import complain
+from speech_tools.command_line import (
+    DEFAULT_REGISTRY,
+    DEFAULT_SERVERS,
+    INTERRUPTED,
+    RegistryUrl,
+    Servers,
+    exit_codes,
+    fail,
+    make_app,
+    silence_library,
+)
+from speech_tools.environment import KAFKA_VARIABLES, PipelineEnvironment
 from speech_tools.trace.tracer import Tracer, Where, tracer
 
 MAX_LAST = 1_000
-
-EPILOG = """\
-Exit codes:
-
-0  the text is there; with --last, all texts are
-
-1  a hop is missing; the last line says which
-
-2  wrong usage, or the broker or the schema registry cannot be asked
-
-130  ended by Ctrl-C, as --follow always is
-
-"stored" and "text stored" have the time that stands on the record, which its writer set when it
-handed it over; the other hops have the time that the writer noted for them.
-
-The variables KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_… and KAFKA_SSL_CA_LOCATION say how to reach the
-broker; TOPIC_AUDIO_INGRESS, TOPIC_ASR_TEXT and TOPIC_DEAD_LETTER where to look; ASR_GROUP_ID which
-consumer group recognises.
-"""
-
-_UNITS_S = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
-_AGO = re.compile(r"([0-9]{1,6})([smhd])")
 
 
 class Exit(IntEnum):
@@ -65,8 +49,27 @@ class Exit(IntEnum):
     USAGE = 2
 
 
+EPILOG = exit_codes(
+    {
+        Exit.COMPLETE: "the text is there; with --last, all texts are",
+        Exit.MISSING: "a hop is missing; the last line says which",
+        Exit.USAGE: "wrong usage, or the broker or the schema registry cannot be asked",
+        INTERRUPTED: "ended by Ctrl-C, as --follow always is",
+    },
+    '"stored" and "text stored" have the time that stands on the record: its writer set it when it '
+    "handed the record over. The other hops have the time that the writer noted for them.",
+    f"{KAFKA_VARIABLES} TOPIC_AUDIO_INGRESS, TOPIC_ASR_TEXT and TOPIC_DEAD_LETTER say where to "
+    "look, and ASR_GROUP_ID which consumer group recognises.",
+)
+
+_complain = partial(fail, "trace")
+
+_UNITS_S = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
+
+
 class TraceEnvironment(PipelineEnvironment):
-    """What this script reads."""
+    """What this command reads."""
 
     asr_group_id: Text = Field("asr-service", alias="ASR_GROUP_ID")
     """The recognisers' consumer group."""
@@ -102,8 +105,7 @@ def run(wanted: Wanted, servers: str, registry: str, *, as_json: bool) -> Exit:
     """Trace, print, and return the exit code."""
     if problem := wanted.problem():
         return _complain(Exit.USAGE, problem)
-    # What goes wrong is said in the one line below; librdkafka's own would stand beside it.
-    logging.getLogger("speech_lib").addHandler(logging.NullHandler())
+    silence_library()
     try:
         where = TraceEnvironment.read(servers, registry).where()
         with tracer(where, as_json=as_json, follows=wanted.follow) as tracing:
@@ -149,18 +151,14 @@ def _since_ms(since: str | None) -> int | None:
     return round((time.time() - int(match[1]) * _UNITS_S[match[2]]) * 1000) if match else None
 
 
-def _complain(code: Exit, line: str) -> Exit:
-    complain("trace", line)
-    return code
-
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = make_app()
 
 
 @app.command(epilog=EPILOG)
 def main(
     correlation_id: Annotated[
-        str | None, typer.Argument(help="as the gateway's first message names it")
+        str | None,
+        typer.Argument(metavar="CORRELATION_ID", help="as the gateway's first message names it"),
     ] = None,
     last: Annotated[
         int | None,
@@ -172,16 +170,15 @@ def main(
     since: Annotated[
         str | None, typer.Option(help="look no further back, as in 10m or 2h", metavar="TIME")
     ] = None,
-    bootstrap_servers: Annotated[
-        str, typer.Option(envvar="KAFKA_BOOTSTRAP_SERVERS", help="the Kafka brokers")
-    ] = DEFAULT_SERVERS,
-    registry: Annotated[
-        str, typer.Option(envvar="SCHEMA_REGISTRY_URL", help="the schema registry")
-    ] = DEFAULT_REGISTRY,
+    bootstrap_servers: Servers = DEFAULT_SERVERS,
+    registry: RegistryUrl = DEFAULT_REGISTRY,
     as_json: Annotated[  # noqa: FBT002 - how typer declares a switch
         bool, typer.Option("--json", help="print one JSON object a line for each utterance")
     ] = False,
 ) -> None:
-    """Show every hop of the utterance with CORRELATION_ID, of the newest ones, or of the next."""
+    """Show every hop of an utterance, and its text.
+
+    Name it by its CORRELATION_ID, ask for the newest ones, or follow those that come.
+    """
     wanted = Wanted(correlation_id, last, follow, since)
     raise typer.Exit(run(wanted, bootstrap_servers, registry, as_json=as_json))

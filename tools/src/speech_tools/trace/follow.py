@@ -1,6 +1,6 @@
 """Follow utterances while they happen: whenever a record is stored, all that is known of its own.
 
-Used by `trace.py --follow`.
+Used by `speech trace --follow`.
 """
 
 from collections import OrderedDict
@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from speech_lib.kafka import headers
 from speech_lib.kafka.records import ReceivedRecord
 
+from speech_tools.topics import Topics
 from speech_tools.trace.reader import TopicReader
-from speech_tools.trace.tracing import Topics
 
 KEPT = 1_000
-"""How many utterances are remembered; the one that was quiet for longest is forgotten first."""
+"""How many utterances are remembered. The one that was quiet for longest is forgotten first."""
 
 Update = tuple[str, tuple[ReceivedRecord, ...]]
 """A correlation id, and its records so far."""
@@ -25,7 +25,7 @@ def follow(reader: TopicReader, topics: Topics) -> Iterator[Update]:
     All audio that is spoken meanwhile is fetched: Kafka gives no headers alone.
 
     Raises:
-        BrokerUnavailable: The broker cannot be reached at the start; later it is waited for.
+        BrokerUnavailable: The broker cannot be reached at the start. Later it is waited for.
         TopicMissing: One of the topics does not exist.
     """
     counts = reader.partitions([topics.audio, topics.text, topics.dead_letter])

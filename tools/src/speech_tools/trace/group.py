@@ -1,6 +1,6 @@
 """Ask how many recognisers are running: the members of their consumer group.
 
-Used by `trace.py` where a text is missing.
+Used by `trace.tracer` where a text is missing.
 """
 
 from confluent_kafka import KafkaError, KafkaException
@@ -37,9 +37,9 @@ asking_the_coordinator = retry(
 
 @asking_the_coordinator
 def members(kafka: KafkaSettings, group_id: str) -> int | None:
-    """Return how many members a group has; nothing where the broker does not tell. Blocks.
+    """Return how many members a group has, or nothing where the broker does not tell. Blocks.
 
-    One that was killed counts until its session has run out.
+    A member that was killed counts until its session has run out.
 
     Raises:
         BrokerUnavailable: The broker cannot be reached, or fails.

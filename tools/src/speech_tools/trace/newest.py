@@ -1,6 +1,6 @@
 """Find the records of the newest utterances, from the ends of the topics.
 
-Used by `trace.py --last`.
+Used by `speech trace --last`.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from math import ceil
 from speech_lib.kafka import headers
 from speech_lib.kafka.records import ReceivedRecord
 
+from speech_tools.topics import Topics
 from speech_tools.trace.reader import Span, TopicReader
 from speech_tools.trace.search import GROWTH, SLACK_MS, Finding, about
-from speech_tools.trace.tracing import Topics
 
 MARGIN = 2
 """Records more of each partition than its share: keys do not spread evenly."""

@@ -1,7 +1,7 @@
 """Show traces to people: every hop of one utterance with a bar, or a line for each of many.
 
-Used by `trace.py`. Bars are drawn to scale and tell their parts by shape, so that they can be read
-without colours and in 80 columns.
+Used by `trace.tracer`. Bars are drawn to scale, and each part has its own shape. So they can be
+read without colours and in 80 columns.
 """
 
 from collections.abc import Iterable
@@ -54,7 +54,7 @@ PLAIN = Shapes(".", "-", "#", "|")
 
 
 class Screen:
-    """Prints traces; every line of many shares the scale of the longest so far."""
+    """Prints traces. Lines share the scale of the longest so far."""
 
     def __init__(self, console: Terminal | None = None) -> None:
         self._console = console or Terminal()

@@ -1,12 +1,12 @@
 """Find the records of utterances without reading the topics from their beginning.
 
-Used by `trace.py`. A correlation id tells no time, but where to look: all producers of the pipeline
-key their records by it and leave the partition to librdkafka. So the small topics are asked first,
-one partition of each, newest records first; what they say gives the place or the time of the
-utterance among the large ones. An utterance without text or dead letter is probably still before
-the recogniser, so its partition is read from the end backwards. Other partitions are looked at
-last, and not far back, for records by other producers. Nothing after the ends that were there at
-the start is read, so a search ends however busy the topics are.
+Used by `trace.tracer`. A correlation id tells no time, but it tells the partition: all producers of
+the pipeline use it as the key, and leave the partition to librdkafka. The search reads the small
+topics first, one partition of each, the newest records first. They tell the place or the time of
+the utterance in the large topic. An utterance without text or dead letter probably still waits for
+the recogniser, so its partition is read backwards from its end. At last the search looks at other
+partitions, and not far back, for records by other producers. It reads nothing after the ends that
+were there at the start, so it ends however busy the topics are.
 """
 
 import zlib
@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from speech_lib.kafka import headers
 from speech_lib.kafka.records import Partition, ReceivedRecord
 
+from speech_tools.topics import Topics
 from speech_tools.trace.reader import Span, TopicReader, Wanted
-from speech_tools.trace.tracing import Topics, told_number
+from speech_tools.trace.tracing import told_number
 
 SLACK_MS = 60_000
 """How far the clocks of gateways and recognisers may differ."""

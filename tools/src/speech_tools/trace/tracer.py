@@ -1,6 +1,6 @@
 """Find utterances on the topics of one pipeline, and show their traces.
 
-Used by `trace.py`, which turns its options into calls and what is raised into exit codes.
+Used by `trace.command`, which turns options into calls, and exceptions into exit codes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,13 +14,14 @@ from speech_lib.kafka.registry import EventDeserializer, SchemaRegistry
 from speech_lib.kafka.settings import KafkaSettings
 
 from speech_tools.terminal import json_text
+from speech_tools.topics import Topics
 from speech_tools.trace import follow as trace_follow
 from speech_tools.trace import group as trace_group
 from speech_tools.trace import newest as trace_newest
 from speech_tools.trace import search, tracing
 from speech_tools.trace.reader import TopicReader
 from speech_tools.trace.screen import Screen
-from speech_tools.trace.tracing import Decode, Topics, Trace
+from speech_tools.trace.tracing import Decode, Trace
 
 SEARCH_WAIT_MS, FOLLOW_WAIT_MS = 10, 500
 """How long the broker may hold an answer back (see `TopicReader`)."""
@@ -45,7 +46,7 @@ class Where:
 
 @contextmanager
 def tracer(where: Where, *, as_json: bool, follows: bool) -> Iterator["Tracer"]:
-    """Yield what traces; its connections are closed at the end."""
+    """Yield a tracer. Its connections are closed at the end."""
     registry = SchemaRegistry(where.registry_url)
     reader = TopicReader(
         where.kafka,
@@ -62,7 +63,7 @@ def tracer(where: Where, *, as_json: bool, follows: bool) -> Iterator["Tracer"]:
 
 
 class Tracer:
-    """Finds utterances and shows them; without a screen as one JSON object a line.
+    """Finds utterances and shows them. Without a screen each is one JSON object on a line.
 
     All methods raise what `search.find` raises, and what decoding a text raises.
     """

@@ -1,7 +1,7 @@
-"""What the records of one utterance tell about its way: every hop, and the one that is missing.
+"""What the records of one utterance tell: every hop, and the one that is missing.
 
-Used by `trace.py`. Pure: records in, a `Trace` out. Headers are enough, except for the text itself,
-which the caller decodes; the audio is never looked at.
+Pure: records in, a `Trace` out. Used by `trace.tracer` and by `speech latency`. Headers are enough,
+except for the text itself, which the caller decodes. Nobody looks at the audio.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +12,8 @@ from speech_lib.events import TextRecognizedEvent
 from speech_lib.kafka import headers
 from speech_lib.kafka.records import ReceivedRecord
 
+from speech_tools.topics import Topics
+
 HANDSHAKE = "handshake"
 FIRST_AUDIO = "first audio"
 END_OF_AUDIO = "end of audio"
@@ -21,16 +23,10 @@ RECOGNISED = "recognised"
 TEXT_STORED = "text stored"
 DEAD_LETTER = "dead letter"
 
+HOPS = (HANDSHAKE, FIRST_AUDIO, END_OF_AUDIO, STORED, FETCHED, RECOGNISED, TEXT_STORED)
+"""The hops of an utterance that becomes a text, in their order."""
+
 _MAX_DIGITS = 14  # thousands of years
-
-
-@dataclass(frozen=True, slots=True)
-class Topics:
-    """The topics that an utterance may be on."""
-
-    audio: str
-    text: str
-    dead_letter: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +58,7 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One recognised text; `repeats` counts the further records of the same result."""
+    """One recognised text. `repeats` counts the further records of the same result."""
 
     text: str
     language: str
@@ -84,9 +80,9 @@ class Recogniser:
 
     Attributes:
         group: Its name.
-        next_offsets: Where it goes on in each partition of the utterances: all before have an
+        next_offsets: Where it goes on in each partition of the utterances. All before have an
             outcome that is stored. Empty where the broker does not tell.
-        members: How many recognisers are running; nothing where the broker does not tell.
+        members: How many recognisers are running. Nothing where the broker does not tell.
     """
 
     group: str
@@ -101,8 +97,8 @@ class Missing:
     Attributes:
         hop: One of the constants of this module.
         line: For people.
-        before: How many utterances the recogniser has to do first; nothing where that is not known.
-        members: How many recognisers are running; nothing where that is not known.
+        before: How many utterances the recogniser has to do first. Nothing where not known.
+        members: How many recognisers are running. Nothing where not known.
     """
 
     hop: str
@@ -190,7 +186,7 @@ def _by_input(texts: Sequence[ReceivedRecord]) -> list[list[ReceivedRecord]]:
 
 
 def _heard(audio: ReceivedRecord | None, refused: ReceivedRecord | None) -> list[Hop]:
-    """Return what the gateway did; a dead letter still carries the headers of its utterance."""
+    """Return what the gateway did. A dead letter still carries the headers of its utterance."""
     record = audio or refused
     told = record.headers if record else {}
     return [
@@ -289,6 +285,6 @@ def _time(record: ReceivedRecord) -> int | None:
 
 
 def told_number(told: Mapping[str, str], name: str) -> int | None:
-    """Return a number that a header tells; nothing where another program wrote something else."""
+    """Return a number that a header tells, or nothing where it tells something else."""
     text = told.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None

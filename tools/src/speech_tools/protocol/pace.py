@@ -1,23 +1,13 @@
-"""When the next chunk of an utterance may be sent, and how large it may be. Used by `client`."""
+"""When a client may send the next chunk of an utterance, and how large. Used by `client`."""
 
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
 
-from speech_tools.audio import BYTES_PER_SECOND, SAMPLE_BYTES
+from speech_tools.protocol.audio import BYTES_PER_SECOND, SAMPLE_BYTES
+from speech_tools.protocol.messages import Limits
 
 PACED_CHUNK_SECONDS = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Those limits of the greeting that a sender has to keep; bytes are of PCM."""
-
-    max_chunk_bytes: int
-    max_audio_bytes: int
-    max_messages_per_second: int
-    max_session_seconds: float
 
 
 class Pace:
@@ -38,7 +28,7 @@ class Pace:
         return self._largest if hurry else self._paced_bytes
 
     async def wait(self, size: int, hurry: asyncio.Event) -> None:
-        """Wait until a chunk of this size may be sent; in a hurry it need not be "spoken" first."""
+        """Wait until a chunk of this size may be sent. In a hurry it need not be "spoken" first."""
         # A bucket of `rate` messages, refilled at that rate; never more than it holds.
         permitted = self._started + (self._messages - self._rate + 1) / self._rate
         self._messages += 1

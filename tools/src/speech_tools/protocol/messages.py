@@ -1,30 +1,38 @@
-"""What a gateway may say (`docs/protocol.md`), and what shows that it is none.
+"""What a gateway may say (docs/protocol.md), and how to tell that a server is no gateway.
 
-Pure. Whoever answers may be anything: `client` reads every message here before anyone uses it.
+Pure. Any server may answer, so `client` checks every message here before it uses one.
 """
 
 import json
 import math
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, Final, NoReturn
-
-from speech_tools.pace import Limits
 
 SUBPROTOCOL: Final = "speech-ingress.v1"
 MAX_TEXT: Final = 1_000
-"""Characters of a name or a sentence; ours have some 60."""
+"""Characters of a name or a sentence. Ours have some 60."""
 MAX_SECONDS: Final = 86_400
 MAX_DEPTH: Final = 8
-"""Of objects in objects; ours have two."""
+"""Of objects in objects. Ours have two."""
 
 Frame = dict[str, Any]
 Rule = Callable[[object], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Those limits of the greeting that a sender has to keep. Bytes are of PCM."""
+
+    max_chunk_bytes: int
+    max_audio_bytes: int
+    max_messages_per_second: int
+    max_session_seconds: float
+
+
 class AnswerError(Exception):
-    """What answers is not a gateway; the text says what it does, after "what answers"."""
+    """What answers is not a gateway. The text goes on after "what answers"."""
 
 
 def _is_text(value: object) -> bool:
@@ -62,7 +70,7 @@ LIMITS: Final[Mapping[str, Rule]] = {
     "idle_timeout_seconds": _is_seconds,
     "max_session_seconds": _is_seconds,
 }
-"""What a greeting names; the bounds are far beyond what a gateway can be set to."""
+"""What a greeting names. The bounds are far beyond what a gateway can be set to."""
 
 _FINAL: Final[Mapping[str, Mapping[str, Rule]]] = {
     "accepted": {
@@ -161,7 +169,7 @@ def _wrong(values: Mapping[str, object], rules: Mapping[str, Rule]) -> str | Non
 
 
 def refusal(body: bytes) -> tuple[str, str] | None:
-    """Return code and message of a refused request; nothing where a proxy has answered."""
+    """Return code and message of a refused request, or nothing where a proxy has answered."""
     try:
         told = read(body.decode())
     except (AnswerError, UnicodeDecodeError):

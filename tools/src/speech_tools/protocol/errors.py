@@ -1,32 +1,48 @@
-"""Why a stream had no final message. Raised by `client`, which has them all under its name."""
+"""Why an utterance had no final message. `client` raises these, and exports them."""
 
 
 class StreamError(Exception):
-    """There was no final message; the text is the one line for the user."""
+    """There was no final message. The text is the one line for the user.
+
+    Attributes:
+        code: its kind, for reports.
+    """
+
+    code: str
 
 
 class WrongUrl(StreamError):
     """The URL is not one of a gateway."""
 
+    code = "wrong_url"
+
 
 class TooLong(StreamError):
     """The gateway's greeting says that it does not take a recording of this length."""
+
+    code = "too_long"
 
 
 class Unreachable(StreamError):
     """Nobody answers at the URL, for now."""
 
+    code = "unreachable"
+
 
 class NotAGateway(StreamError):
     """What answers does not speak `speech-ingress.v1`."""
 
+    code = "not_a_gateway"
+
 
 class NoAnswer(StreamError):
-    """The connection ended, or time ran out, before the final message; it may be stored.
+    """The connection ended, or time ran out, before the final message. It may be stored.
 
     Attributes:
         clients_fault: whether the close code blames the client: the same again fails again.
     """
+
+    code = "no_answer"
 
     def __init__(self, text: str, *, clients_fault: bool) -> None:
         super().__init__(text)

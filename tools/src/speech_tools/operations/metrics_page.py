@@ -1,6 +1,6 @@
-"""What a page in Prometheus' text format says, and what lies between two looks at it.
+"""What a page in Prometheus' text format says, and what happened between two looks at it.
 
-Pure. Used by `load.metrics` and by `top.py`'s figures.
+Pure. Used by `load.metrics`, by `top.figures` and by tests.
 """
 
 import math
@@ -26,7 +26,7 @@ class Histogram:
     counts: tuple[float, ...]
 
     def since(self, earlier: "Histogram") -> "Histogram | None":
-        """Return what was observed after `earlier`; nothing if the process is another one."""
+        """Return what was observed after `earlier`, or nothing if the process is another one."""
         if self.bounds != earlier.bounds:
             return None
         counts = tuple(now - was for now, was in zip(self.counts, earlier.counts, strict=True))
@@ -36,8 +36,8 @@ class Histogram:
     def quantile(self, part: float) -> float | None:
         """Return the value that this part (0 to 1) of the observations does not exceed.
 
-        Interpolated within its bucket, as Prometheus' `histogram_quantile` does; above the largest
-        bound that bound is returned. Nothing if nothing was observed.
+        It is interpolated within its bucket, as Prometheus' `histogram_quantile` does. Above the
+        largest bound it is that bound. Nothing if nothing was observed.
         """
         total = self.counts[-1]
         if not total:
@@ -53,7 +53,7 @@ class Histogram:
 Labels = Mapping[str, str]
 
 _LARGEST = 1e18
-"""What is beyond it, or not a number, is nothing that our services count: it is left out."""
+"""Our services count nothing beyond it: such a value, or NaN, is left out."""
 
 _LONGEST_LINE = 1_000
 """Characters; ours have some 120. The parser's time grows with the square of a line's labels."""
@@ -82,7 +82,7 @@ class Page:
         return next((labels.get(label) for labels, _ in self.samples.get(name, ())), None)
 
     def histogram(self, name: str) -> Histogram | None:
-        """Return a histogram that has no labels of its own; nothing if it cannot be one."""
+        """Return a histogram that has no labels of its own, or nothing if it cannot be one."""
         buckets = self.by(f"{name}_bucket", "le")
         if not buckets:
             return None

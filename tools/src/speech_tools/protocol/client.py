@@ -1,27 +1,28 @@
-"""Speak one utterance to the gateway as `docs/protocol.md` asks, and say what came of it.
+"""Speak one utterance to a gateway as docs/protocol.md asks, and return how it ended.
 
-The wire is `speech-ingress.v1`. `stream()` is the whole of it: connect, obey the greeting, send at
-the pace of speech or as fast as the limits permit, wait for the final message. Used by `stream.py`
-and the demo; a tool that measures may call it many times at once, for it keeps no state.
+`stream()` is the whole of it: connect, obey the greeting, send at the pace of speech or as fast as
+the limits permit, wait for the final message. It keeps no state, so many may run at once. Used by
+`speech stream`, by `speech demo` and by `speakers`.
 """
 
 import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from websockets.exceptions import (
-    ConnectionClosed,
+from websockets.exceptions import ConnectionClosed
+
+from speech_tools.protocol import messages
+from speech_tools.protocol.audio import BYTES_PER_SECOND
+from speech_tools.protocol.connection import (
+    CLOSE_TIMEOUT_SECONDS,
+    Connection,
+    check_url,
+    open_connection,
 )
-
-from speech_tools import answers, connection
-from speech_tools.answers import SUBPROTOCOL, AnswerError, Frame
-from speech_tools.audio import BYTES_PER_SECOND
-from speech_tools.pace import Limits, Pace
-from speech_tools.stream_errors import (
+from speech_tools.protocol.errors import (
     NoAnswer,
     NotAGateway,
     Refused,
@@ -30,6 +31,8 @@ from speech_tools.stream_errors import (
     Unreachable,
     WrongUrl,
 )
+from speech_tools.protocol.messages import SUBPROTOCOL, AnswerError, Frame, Limits
+from speech_tools.protocol.pace import Pace
 
 __all__ = [
     "SUBPROTOCOL",
@@ -88,7 +91,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the caller wants to see while it happens; called on the event loop, so quickly.
+    """What the caller wants to see while it happens. Called on the event loop: must be quick.
 
     Attributes:
         frame: a message from the gateway, as it arrives.
@@ -99,25 +102,15 @@ class Hooks:
     progress: Callable[[int], None] = lambda _bytes: None
 
 
-def check_url(url: str, query: Mapping[str, str | None]) -> str:
-    """Return `url` with those parameters of `query` that are set.
-
-    Raises:
-        WrongUrl: if it cannot be a WebSocket's.
-    """
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in {"ws", "wss"} and parts.hostname and parts.port != 0
-    except ValueError:  # brackets that are not closed, a port over 65535
-        valid = False
-    if not valid or parts.fragment:
-        raise WrongUrl(f"{url}: expected ws://HOST:PORT/ws/audio (or wss://)")
-    added = urlencode({name: value for name, value in query.items() if value is not None})
-    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, added)))))
-
-
 async def stream(
-    url: str, pcm: bytes, *, paced: bool, language: str | None = None, hooks: Hooks | None = None
+    url: str,
+    pcm: bytes,
+    *,
+    paced: bool,
+    live: bool = False,
+    language: str | None = None,
+    source: str | None = None,
+    hooks: Hooks | None = None,
 ) -> Outcome:
     """Send one utterance and return how it ended.
 
@@ -125,19 +118,23 @@ async def stream(
 
     Args:
         url: of the gateway, `ws://HOST:PORT/ws/audio`.
-        pcm: the samples, as `speech_tools.audio` makes them.
+        pcm: the samples, as `audio.load` returns them.
         paced: at the pace of speech; otherwise as fast as the greeting's limits permit.
+        live: keep the pace of speech also while the gateway drains, as a microphone has to.
         language: BCP 47 tag, a hint for whoever recognises.
+        source: address of this machine to connect from; nothing for whatever the system chooses.
         hooks: what to call on the way.
 
     Raises:
         StreamError: if there is no final message; its kind says why.
     """
-    async with await connection.open_at(check_url(url, {"language": language})) as opened:
+    checked = check_url(url, {"language": language})
+    async with await open_connection(checked, source) as connection:
         try:
-            return await _Utterance(opened, pcm, hooks or Hooks()).speak(paced=paced)
+            utterance = _Utterance(connection, pcm, hooks or Hooks(), live=live)
+            return await utterance.speak(paced=paced)
         except NotAGateway:
-            opened.transport.abort()  # it need not agree to the end
+            connection.transport.abort()  # it need not agree to the end
             raise
 
 
@@ -152,17 +149,18 @@ def _judged() -> Iterator[None]:
 class _Utterance:
     """One connection from the greeting to the close."""
 
-    def __init__(self, opened: connection.Connection, pcm: bytes, hooks: Hooks) -> None:
-        self._connection = opened
+    def __init__(self, connection: Connection, pcm: bytes, hooks: Hooks, *, live: bool) -> None:
+        self._connection = connection
         self._pcm = pcm
         self._hooks = hooks
+        self._live = live
         self._sent = 0
         self._complete = False
         self._correlation_id = ""
         self._hurry = asyncio.Event()
 
     async def speak(self, *, paced: bool) -> Outcome:
-        """Send everything while listening; the first final message ends it."""
+        """Send everything while listening. The first final message ends it."""
         limits = await self._greeting()
         self._check_length(limits, paced=paced)
         if not paced:
@@ -185,7 +183,7 @@ class _Utterance:
             listener.cancel()
             await asyncio.gather(sender, listener, return_exceptions=True)
         with contextlib.suppress(TimeoutError):  # the close is the gateway's to begin
-            async with asyncio.timeout(connection.CLOSE_TIMEOUT_SECONDS):
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self._connection.wait_closed()
         return Outcome(
             final,
@@ -203,7 +201,7 @@ class _Utterance:
         except TimeoutError:
             raise NotAGateway("connected, but there was no greeting") from None
         with _judged():
-            limits = answers.greeting(frame)
+            limits = messages.greeting(frame)
         self._correlation_id = frame["correlation_id"]
         self._hooks.frame(frame)
         return limits
@@ -226,11 +224,11 @@ class _Utterance:
         for _ in range(MAX_MESSAGES):
             frame = await self._receive()
             with _judged():
-                final = answers.is_final(frame, self._correlation_id)
+                final = messages.is_final(frame, self._correlation_id)
             self._hooks.frame(frame)
             if final:
                 return frame
-            if frame.get("status") == "draining":
+            if frame.get("status") == "draining" and not self._live:
                 self._hurry.set()  # a recording need not wait for its own sound
         raise NotAGateway("what answers sends messages without end")
 
@@ -240,7 +238,7 @@ class _Utterance:
         except ConnectionClosed as closed:
             raise self._ended(closed) from None
         with _judged():
-            return answers.read(message)
+            return messages.read(message)
 
     def _ended(self, closed: ConnectionClosed) -> StreamError:
         """Return what to make of a connection that ended before the final message."""
@@ -256,7 +254,7 @@ class _Utterance:
         )
 
     async def _send(self, limits: Limits) -> None:
-        """Send the samples, then `done`; end early where the gateway has ended it."""
+        """Send the samples, then `done`. End early where the gateway has ended it."""
         pace = Pace(limits)
         try:
             while self._sent < len(self._pcm):

@@ -1,34 +1,52 @@
-"""Open a WebSocket to whatever answers at a gateway's URL, and say in one line why there is none.
+"""Open a WebSocket to whatever answers at a gateway's URL, or say in one line why there is none.
 
-Used by `client`, which speaks on it.
+Used by `client`. Exceptions of the library and of the system become errors of ours here.
 """
 
 import os
 import socket
 import ssl
+from collections.abc import Mapping
 from typing import cast
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event
 
-from speech_tools import answers
-from speech_tools.answers import SUBPROTOCOL
-from speech_tools.stream_errors import NotAGateway, Refused, Unreachable, WrongUrl
+from speech_tools.protocol import messages
+from speech_tools.protocol.errors import NotAGateway, Refused, Unreachable, WrongUrl
+from speech_tools.protocol.messages import SUBPROTOCOL
 
 OPEN_TIMEOUT_SECONDS = 10.0
 CLOSE_TIMEOUT_SECONDS = 5.0
 MAX_PINGS = 1_000
-"""Of a connection. A gateway sends none; a proxy may send a few."""
-
+"""The most pings of one connection. A gateway sends none. A proxy may send a few."""
 _SHOWN_CHARACTERS = 200
-"""Of what somebody else than a gateway has said."""
+"""The most that is shown of what answers, which may be no gateway."""
+_EXPECTED = "expected ws://HOST:PORT/ws/audio (or wss://)"
+
+
+def check_url(url: str, query: Mapping[str, str | None]) -> str:
+    """Return `url` with those parameters of `query` that are set.
+
+    Raises:
+        WrongUrl: if it cannot be a WebSocket's.
+    """
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in {"ws", "wss"} and parts.hostname and parts.port != 0
+    except ValueError:  # brackets that are not closed, a port over 65535
+        valid = False
+    if not valid or parts.fragment:
+        raise WrongUrl(f"{url}: {_EXPECTED}")
+    added = urlencode({name: value for name, value in query.items() if value is not None})
+    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, added)))))
 
 
 class Connection(ClientConnection):
-    """Answers no pings without end: unread pongs pile up, and nothing else gets its turn."""
+    """Answers a bounded number of pings: unread pongs pile up, and nothing else gets its turn."""
 
     _pings = 0
 
@@ -47,18 +65,22 @@ class Connection(ClientConnection):
 
 
 class _ConnectOnce(connect):
-    """Connects where it was told to, and nowhere that a server sends it."""
+    """Connects to the given URL only, not to where a server redirects."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
-        """Take a redirect for the refusal that it is: somebody else would get the audio."""
+        """Treat a redirect as a refusal: somebody else would get the audio."""
         return exc
 
 
-async def open_at(url: str) -> Connection:
-    """Return an open connection, whose compression and redirects are declined.
+async def open_connection(url: str, source: str | None) -> Connection:
+    """Connect to a gateway; the caller closes what is returned.
+
+    Args:
+        url: as `check_url` returns it.
+        source: address of this machine to connect from; nothing for whatever the system chooses.
 
     Raises:
-        StreamError: There is none; its kind says why.
+        StreamError: if there is no connection; its kind says why.
     """
     where = urlsplit(url).netloc.rpartition("@")[2]
     try:
@@ -69,13 +91,14 @@ async def open_at(url: str) -> Connection:
             open_timeout=OPEN_TIMEOUT_SECONDS,
             close_timeout=CLOSE_TIMEOUT_SECONDS,
             create_connection=Connection,
+            local_addr=(source, 0) if source else None,
             proxy=None,  # the gateway is on a trusted network, not behind the way out
         )
         return cast("Connection", opened)
     except InvalidStatus as error:
         raise _refusal(error) from None
     except InvalidURI:
-        raise WrongUrl(f"{url}: expected ws://HOST:PORT/ws/audio (or wss://)") from None
+        raise WrongUrl(f"{url}: {_EXPECTED}") from None
     except (InvalidMessage, EOFError):
         raise NotAGateway(f"what answers at {where} is not a WebSocket server") from None
     except InvalidHandshake as error:
@@ -102,7 +125,6 @@ def _why(error: Exception) -> str:
 def _refusal(error: InvalidStatus) -> Refused:
     """Read the JSON body of a refusal; a proxy's has none."""
     response = error.response
-    told = answers.refusal(bytes(response.body or b""))
-    return Refused(
-        response.status_code, *(told or (response.reason_phrase[:_SHOWN_CHARACTERS], ""))
-    )
+    told = messages.refusal(bytes(response.body or b""))
+    phrase = response.reason_phrase[:_SHOWN_CHARACTERS]
+    return Refused(response.status_code, *(told or (phrase, "")))

@@ -1,6 +1,6 @@
-"""What a measurement ran on, as far as it explains figures; nothing that names the machine.
+"""What a measurement ran on, as far as it explains figures. Nothing here names the machine.
 
-Used by `latency.py`, whose report carries it.
+The report of `speech latency` holds it.
 """
 
 import os
@@ -65,7 +65,7 @@ def _cores() -> int:
 
 
 def _processor() -> str:
-    """Return the model; the standard library knows no more than the architecture on Linux."""
+    """Return the model. On Linux the standard library knows the architecture alone."""
     try:
         lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
 """Read a recording as what the gateway takes: PCM16 little-endian, 16 kHz, mono.
 
-Used by every script that speaks to the gateway. Whatever libsndfile reads is converted where it
-has to be; what is already in the right form is passed through bit for bit.
+Used by every command that speaks to a gateway. Whatever libsndfile reads is converted where it has
+to be. What already has the right form passes bit for bit.
 """
 
 import codecs
@@ -18,7 +18,7 @@ SAMPLE_BYTES = 2
 BYTES_PER_SECOND = SAMPLE_RATE_HZ * SAMPLE_BYTES
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
-"""A file is read whole; anything larger is a mistake, since an utterance lasts under a minute."""
+"""A file is read whole. A larger one is a mistake: an utterance lasts under a minute."""
 
 _HEADERLESS_SUFFIXES = frozenset({".raw", ".pcm"})
 _AUDIO_SUFFIXES = frozenset(f".{name.lower()}" for name in soundfile.available_formats()) | {
@@ -37,13 +37,13 @@ _OTHER_MAGIC = (
     b"\x7fELF",
 )
 _HEAD_BYTES = 4096
-_CHECKOUT = Path(__file__).parents[3]
+_CHECKOUT = Path(__file__).parents[4]
 SAMPLES = (_CHECKOUT if (_CHECKOUT / "samples").is_dir() else Path()) / "samples"
 """Recorded speech to try with: in a checkout, or where the image of the tools is run."""
 
 
 class AudioError(Exception):
-    """A file cannot be sent; the text is the one line for the user."""
+    """A file cannot be sent. The text is the one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ class Recording:
 def load(path: Path) -> Recording:
     """Read the recording in `path`.
 
-    A file without a header that is known is taken for PCM16, 16 kHz, mono, unless it is plainly
-    something else.
+    A file without a known header counts as PCM16, 16 kHz, mono, unless it is plainly something
+    else.
 
     Raises:
         AudioError: if there is none in it.
@@ -144,7 +144,7 @@ def _headerless(path: Path, data: bytes) -> Recording:
 
 
 def _is_text(head: bytes) -> bool:
-    """Tell whether these bytes are text; samples of speech hold control characters at once."""
+    """Tell whether these bytes are text. Samples of speech soon hold control characters."""
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last one may be cut
     except UnicodeDecodeError:

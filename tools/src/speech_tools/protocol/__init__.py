@@ -1,0 +1,1 @@
+"""How a client speaks to a gateway: `speech-ingress.v1`, as docs/protocol.md says."""
