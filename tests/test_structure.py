@@ -21,7 +21,7 @@ MEMBERS = {
 }
 SERVICES = ("speech_gateway", "speech_asr")
 
-WEBSOCKETS = {"speech_gateway.server", "speech_gateway.connection", "speech_gateway.driver"}
+WEBSOCKETS = {"speech_gateway.server", "speech_gateway.connection", "speech_gateway.frames"}
 KAFKA_CLIENTS = {
     "Producer": {"speech_lib.kafka.producing.client"},
     "Consumer": {

@@ -5,13 +5,15 @@ talks to the gateway's own server, with its settings, connection, admission and 
 an echo stands in the place of the session.
 """
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from speech_gateway.connection import GatewayConnection
-from speech_gateway.errors import Ending, StreamEnded
+from speech_gateway.errors import Ending
 from speech_gateway.server import GatewayServer
 from speech_gateway.testing import run_server
 from websockets.asyncio.server import ServerConnection
@@ -37,21 +39,36 @@ DOCUMENT = autobahn.ROOT / "docs" / "conformance.md"
 _TABLE = re.compile(r"(?<=<!-- sections -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
+class _Inbox:
+    """Keeps what a connection hands over until the echo takes it."""
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue[str | bytes | Ending] = asyncio.Queue()
+
+    def receive(self, message: str | bytes) -> None:
+        self.events.put_nowait(message)
+
+    def end(self, ending: Ending) -> None:
+        self.events.put_nowait(ending)
+
+    def lost(self) -> None:
+        self.events.put_nowait(Ending.DISCONNECT)
+
+
 class EchoGateway(GatewayServer):
     """The gateway's server, but for what it does with an admitted client's messages."""
 
     async def _serve_client(self, connection: ServerConnection) -> None:
         assert isinstance(connection, GatewayConnection)
-        try:
-            while True:
-                await connection.send(await connection.receive())
-        except StreamEnded as end:
-            if end.ending is Ending.RATE_LIMITED:
+        inbox = _Inbox()
+        connection.listen(inbox)
+        with suppress(ConnectionClosed):
+            while not isinstance(event := await inbox.events.get(), Ending):
+                await connection.send(event)
+            if event is Ending.RATE_LIMITED:
                 await connection.cut(1008, "rate_limited")
             else:
                 connection.fail()
-        except ConnectionClosed:
-            pass
 
 
 async def measure(suite: Suite, directory: Path) -> dict[str, Outcome]:

@@ -9,14 +9,11 @@ from functools import partial
 
 import pytest
 from speech_gateway.admission import Admission, UnfinishedHandshakes
-from speech_gateway.connection import (
-    MAX_QUEUED_FRAMES,
-    PARSED_BYTES,
-    READ_BYTES,
-    GatewayConnection,
-)
-from speech_gateway.errors import Ending, StreamEnded
+from speech_gateway.connection import GatewayConnection
+from speech_gateway.errors import Ending
+from speech_gateway.frames import PARSED_BYTES
 from speech_gateway.metrics import Metrics
+from speech_gateway.reading import READ_BYTES, SmallReads
 from speech_gateway.server import GatewayServer, require_selector_loop
 from speech_gateway.testing import (
     CONFIG,
@@ -25,6 +22,7 @@ from speech_gateway.testing import (
     RunningServer,
     Switch,
     raw_client,
+    request,
     run_server,
     until,
 )
@@ -36,6 +34,7 @@ pytestmark = pytest.mark.anyio
 
 PCM = bytes(640)
 PING = Frame(Opcode.PING, b"").serialize(mask=True)
+DONE = Frame(Opcode.TEXT, b'{"event":"done"}')
 PONG_BYTES = Frame(Opcode.PONG, b"").serialize(mask=False)
 
 
@@ -44,9 +43,27 @@ def connection_of(server: RunningServer) -> GatewayConnection:
     return connection
 
 
+class Recorder:
+    """A listener that keeps all that it is given."""
+
+    def __init__(self):
+        self.heard = []
+        self.ended = asyncio.Event()
+
+    def receive(self, message):
+        self.heard.append(message)
+
+    def end(self, ending):
+        self.heard.append(ending)
+        self.ended.set()
+
+    def lost(self):
+        self.heard.append("lost")
+
+
 @contextlib.asynccontextmanager
 async def lone_connection():
-    """Give a connection that nobody else reads, and the client at its other end."""
+    """Give a connection to which nobody listens, and the client at its other end."""
     opened = asyncio.get_running_loop().create_future()
 
     async def hand_over(connection):
@@ -59,48 +76,70 @@ async def lone_connection():
         yield await opened, client
 
 
-@pytest.mark.parametrize(
-    ("method", "most"), [("buffer_updated", READ_BYTES), ("data_received", PARSED_BYTES)]
-)
-async def test_it_takes_little_at_a_time(monkeypatch, method, most):
-    """However much has arrived, one turn of the loop reads 16 KiB, and parses it by 2 KiB."""
+@contextlib.contextmanager
+def measured(monkeypatch, owner, method):
+    """Keep the sizes that a method is given."""
     sizes = []
-    take = getattr(GatewayConnection, method)
+    take = getattr(owner, method)
 
-    def measured(self, taken):
+    def measure(self, taken):
         sizes.append(taken if isinstance(taken, int) else len(taken))
         take(self, taken)
 
-    monkeypatch.setattr(GatewayConnection, method, measured)
-    async with run_server() as server, raw_client(server.port) as client:
-        client.send(Frame(Opcode.BINARY, bytes(60_000)), Frame(Opcode.TEXT, b'{"event":"done"}'))
-        await server.store.until_given()
-    assert max(sizes) == most
-    assert sum(sizes) > 60_000
+    monkeypatch.setattr(owner, method, measure)
+    yield sizes
 
 
-async def test_a_stalled_client_holds_few_frames():
-    """What waits for a slowed client is bounded: a few frames, and one read of the next."""
+async def test_it_reads_little_at_a_time(monkeypatch):
+    """However much has arrived, one turn of the loop reads no more than `READ_BYTES`."""
+    with measured(monkeypatch, SmallReads, "buffer_updated") as sizes:
+        async with run_server() as server, raw_client(server.port) as client:
+            client.send(*[Frame(Opcode.BINARY, bytes(60_000))] * 3, *[DONE])
+            await server.store.until_given()
+    assert max(sizes) == READ_BYTES
+    assert sum(sizes) > 180_000
+
+
+async def test_it_parses_few_small_frames_at_a_time(monkeypatch):
+    """The budget is checked every 2 KiB, and what is behind the end of the stream is not parsed."""
+    with measured(monkeypatch, GatewayConnection, "data_received") as sizes:
+        async with run_server() as server, raw_client(server.port) as client:
+            client.send(PING * 2_000)
+            await client.read_rest()
+    handshake, *pieces = sizes
+    assert handshake == len(request())
+    assert pieces == [PARSED_BYTES + (-PARSED_BYTES) % len(PING)]
+
+
+async def test_a_slowed_client_is_not_read():
+    """What a client sends over its rate waits in the kernel, but for one read."""
     config = replace(CONFIG, limits=replace(LIMITS, max_messages_per_second=1))
     async with run_server(config) as server, raw_client(server.port) as client:
         await client.read_frame()
-        waiting = connection_of(server).recv_messages
+        connection = connection_of(server)
         client.send(*[Frame(Opcode.BINARY, bytes(60_000))] * 40)
-        await until(lambda: waiting.paused)
-        assert len(waiting.frames) == MAX_QUEUED_FRAMES + 1
+        await until(lambda: not connection.transport.is_reading())
+        (driver,) = server.gateway._drivers
+        assert driver.session.messages <= 1 + -(-READ_BYTES // 60_000)
 
 
-async def test_receiving_can_be_cancelled():
-    """A message that is half there when `receive` is cancelled is returned whole by the next."""
-    async with lone_connection() as (connection, client):
-        client.send(Frame(Opcode.BINARY, b"ab", fin=False), Frame(Opcode.PING, b""))
-        assert (await client.read_frame()).opcode is Opcode.PONG
-        receiving = asyncio.create_task(connection.receive())
-        await asyncio.wait([receiving], timeout=0.01)
-        receiving.cancel()
-        await asyncio.wait([receiving])
-        client.send(Frame(Opcode.CONT, b"cd"))
-        assert await connection.receive() == b"abcd"
+async def test_a_client_that_does_not_wait_for_the_switch_is_not_read_on(monkeypatch):
+    """Before there is a session, no more than a few messages are kept."""
+    gate = asyncio.Event()
+    serve_client = GatewayServer._serve_client
+
+    async def late(self, connection):
+        await gate.wait()
+        await serve_client(self, connection)
+
+    monkeypatch.setattr(GatewayServer, "_serve_client", late)
+    async with run_server() as server, raw_client(server.port) as client:
+        connection = connection_of(server)
+        client.send(*[Frame(Opcode.BINARY, PCM)] * 150, DONE)
+        await until(lambda: not connection.transport.is_reading())
+        gate.set()
+        await server.store.until_given()
+        assert server.store.published[0].pcm == PCM * 150
 
 
 @pytest.mark.parametrize(
@@ -109,18 +148,29 @@ async def test_receiving_can_be_cancelled():
         (Frame(Opcode.CLOSE, b""), Ending.DISCONNECT),
         (b"\xf2\x80\x00\x00\x00\x00", Ending.PROTOCOL_ERROR),
         (b"\x82\xff" + bytes(2) + b"\xff" * 6, Ending.CHUNK_TOO_LARGE),
+        (Frame(Opcode.TEXT, b"\xff"), Ending.PROTOCOL_ERROR),
     ],
 )
-async def test_the_end_comes_after_all_that_was_before_it(last, ending):
-    """Messages of the same TCP write are received first, then how the stream ended, for good."""
+@pytest.mark.parametrize("early", [True, False], ids=["before it is listened to", "after"])
+async def test_the_end_comes_after_all_that_was_before_it(early, last, ending):
+    """Messages of the same TCP write come first, then how the stream ended, once and for good."""
+    recorder = Recorder()
     async with lone_connection() as (connection, client):
-        client.send(Frame(Opcode.BINARY, b"ab"), Frame(Opcode.TEXT, b"cd"), last)
-        await connection.stream_ended.wait()
-        assert [await connection.receive(), await connection.receive()] == [b"ab", "cd"]
-        for _ in range(2):
-            with pytest.raises(StreamEnded) as ended:
-                await connection.receive()
-            assert ended.value.ending is ending
+        if not early:
+            connection.listen(recorder)
+        client.send(
+            Frame(Opcode.BINARY, b"a", fin=False),
+            Frame(Opcode.CONT, b"b"),
+            Frame(Opcode.TEXT, b"c"),
+        )
+        client.send(Frame(Opcode.BINARY, b"d"), last, Frame(Opcode.BINARY, b"e"))
+        await until(lambda: connection.stream_ended)
+        if early:
+            connection.listen(recorder)
+        assert recorder.heard == [b"ab", "c", b"d", ending]
+        connection.abort()
+        await connection.wait_closed()
+        assert recorder.heard == [b"ab", "c", b"d", ending, "lost"]
 
 
 async def test_the_end_is_noticed_while_something_is_unsent():
@@ -130,10 +180,10 @@ async def test_the_end_is_noticed_while_something_is_unsent():
         connection.transport.set_write_buffer_limits(high=64 * 2**20)
         connection.transport.write(bytes(16 * 2**20))
         client.end_sending()
+        connection.listen(recorder := Recorder())
         async with asyncio.timeout(1):
-            with pytest.raises(StreamEnded) as ended:
-                await connection.receive()
-        assert ended.value.ending is Ending.DISCONNECT
+            await recorder.ended.wait()
+        assert recorder.heard == [Ending.DISCONNECT]
         assert connection.transport.get_write_buffer_size() > 0
 
 
@@ -192,7 +242,7 @@ async def passed(frame, *times):
         for at in times:
             clock.now = began + at
             connection.process_event(frame)
-            if connection.stream_ended.is_set():
+            if connection.stream_ended:
                 break
             count += 1
         connection.abort()  # with so much unread it would not notice that the client leaves
@@ -241,7 +291,7 @@ async def test_an_ended_connection_keeps_no_timer():
         await client.read_frame()
         connection = connection_of(server)
         client.send(Frame(Opcode.CLOSE, b""))
-        await connection.stream_ended.wait()
+        await until(lambda: connection.stream_ended)
         assert not connection._abort_timer.cancelled()
         client.reset()
         await connection.wait_closed()

@@ -14,7 +14,7 @@ from speech_gateway.connection import WRITE_LIMIT_BYTES
 from speech_gateway.testing import raw_client, request, run_server, until
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.messages import Assembler
-from websockets.exceptions import PayloadTooBig, ProtocolError, TooManyFragments
+from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import CLOSE, CONT, DATA_OPCODES, Frame, Opcode
 from websockets.protocol import CLOSING, OPEN, SEND_EOF, State
 from websockets.server import ServerProtocol
@@ -39,7 +39,7 @@ def received(*frames):
 async def test_pin_asyncio_reads_into_the_buffer_of_a_buffered_protocol():
     """For a `BufferedProtocol` asyncio asks for room, and never offers more than there is of it."""
 
-    class Small(asyncio.Protocol, asyncio.BufferedProtocol):
+    class Small(asyncio.BufferedProtocol):
         def __init__(self):
             self.sizes = []
             self.over = asyncio.get_running_loop().create_future()
@@ -65,7 +65,7 @@ async def test_pin_asyncio_reads_and_reports_in_one_go():
     """Nothing else runs between the offer of room and what was read: all may share one room."""
     loop, order = asyncio.get_running_loop(), []
 
-    class Watched(asyncio.Protocol, asyncio.BufferedProtocol):
+    class Watched(asyncio.BufferedProtocol):
         def get_buffer(self, _sizehint):
             loop.call_soon(order.append, "others")
             return bytearray(100)
@@ -111,35 +111,16 @@ def test_pin_the_library_calls_what_is_overridden():
     received = inspect.getsource(Connection.data_received)
     assert "self.process_event(event)" in received
     assert "self.send_data()" in received
-    assert "self.recv_messages.put(event)" in inspect.getsource(Connection.process_event)
+    assert "self.recv_messages" not in received  # what `process_event` does not pass on is nowhere
 
 
-async def test_pin_messages_queue_up_in_the_assembler():
-    """`get` returns what was put before `close`, and then raises EOFError."""
-    assembler = Assembler()
-    assembler.put(Frame(Opcode.BINARY, b"ab"))
-    assembler.close()
-    assert await assembler.get() == b"ab"
-    with pytest.raises(EOFError):
-        await assembler.get()
-
-
-async def test_pin_the_assembler_finds_bad_text():
-    """Invalid UTF-8 is found when a whole message is taken out."""
-    assembler = Assembler()
-    assembler.put(Frame(Opcode.TEXT, b"\xff"))
-    with pytest.raises(UnicodeDecodeError):
-        await assembler.get()
-
-
-async def test_pin_the_assembler_bounds_fragments():
-    """The library takes 4,096 fragments a message."""
-    assembler = Assembler()
-    assembler.put(Frame(Opcode.BINARY, b"", fin=False))
-    for _ in range(4096):
-        assembler.put(Frame(Opcode.CONT, b"", fin=False))
-    with pytest.raises(TooManyFragments):
-        await assembler.get()
+async def test_pin_without_a_queue_the_library_never_pauses():
+    """`max_queue=None`: the connection alone pauses and resumes the reading."""
+    calls = []
+    assembler = Assembler(None, None, pause=partial(calls.append, "pause"))
+    for _ in range(1_000):
+        assembler.put(Frame(Opcode.BINARY, b"ab"))
+    assert calls == []
 
 
 def test_pin_a_large_frame_is_refused_on_its_head():
@@ -194,19 +175,6 @@ def test_pin_the_parser_can_begin_anew():
     assert [frame.data for frame in protocol.events_received()] == [b"ab"]
     protocol.receive_eof()
     assert (protocol.state, protocol.data_to_send()) == (State.CLOSED, [b""])
-
-
-async def test_pin_the_assembler_can_be_emptied():
-    """What waits is a deque, and `maybe_resume` reads on once it is empty."""
-    calls = []
-    assembler = Assembler(
-        2, 0, pause=partial(calls.append, "pause"), resume=partial(calls.append, "resume")
-    )
-    for _ in range(3):
-        assembler.put(Frame(Opcode.BINARY, b"ab"))
-    assembler.frames.queue.clear()
-    assembler.maybe_resume()
-    assert calls == ["pause", "resume"]
 
 
 def test_pin_the_constants():

@@ -98,7 +98,7 @@ async def test_too_many_fragments_fail_the_connection(monkeypatch):
 
     The library's own number is out of reach: so many fragments are tiny, and over their budget.
     """
-    monkeypatch.setattr("websockets.asyncio.messages.MAX_FRAGMENTS", 20)
+    monkeypatch.setattr("speech_gateway.frames.MAX_FRAGMENTS", 20)
     fragment = Frame(Opcode.CONT, b"\x00", fin=False)
     async with run_server(QUICK) as server, raw_client(server.port) as client:
         client.send(AUDIO, Frame(Opcode.BINARY, b"\x00", fin=False), *[fragment] * 20)
@@ -310,7 +310,7 @@ async def test_a_bad_frame_after_done_costs_no_receipt(bad):
         await server.store.until_given()
         client.send(bad, AUDIO, RESERVED_BITS)
         (connection,) = server.gateway._server.connections
-        await until(connection.stream_ended.is_set)
+        await until(lambda: connection.stream_ended)
         server.store.release()
         assert await last_words(client) == ("accepted", 1000)
         assert given(server) == [("done", PCM)]
@@ -375,7 +375,7 @@ async def test_a_bad_frame_after_the_idle_time_costs_no_receipt():
         await server.store.until_given()
         client.send(Frame(Opcode.TEXT, b"\xff"))
         (connection,) = server.gateway._server.connections
-        await until(connection.stream_ended.is_set)
+        await until(lambda: connection.stream_ended)
         server.store.release()
         assert await last_words(client) == ("accepted", 1001)
 

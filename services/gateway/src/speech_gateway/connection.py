@@ -1,19 +1,17 @@
 """One WebSocket connection: `websockets`' own, with bounds on what one client can cost.
 
-The server builds it through `create_connection=`, and the driver reads from it. It alone uses the
-insides of `websockets` (`recv_messages`, `process_event`, `data_received`, `send_data`,
-`protocol.fail`, `protocol.parser`); `tests/test_connection_pins.py` pins each. It adds to the
-library's connection:
+The server builds it through `create_connection=`. It hands each message to its listener, the
+driver, in the turn of the loop in which the message arrives. It alone uses the insides of
+`websockets` (`process_event`, `data_received`, `send_data`, `protocol.fail`, `protocol.parser`);
+`tests/test_connection_pins.py` pins each. It adds to the library's connection:
 
 * It bounds the head of a request before the library parses it. 100 lines of 8 KiB, on a hundred
   connections, are more memory than the container has.
-* It reads 16 KiB at a time and parses 2 KiB of that. 43,000 tiny frames fit into the 256 KiB that
-  asyncio reads, and would hold the loop for long.
+* It reads little at a time (`reading`), and parses little of that before it checks its budget.
 * It has a budget for control frames, empty messages and tiny fragments. The library answers the
   first unseen, and no other limit counts the last.
 * It aborts a client that does not read, because pongs would pile up in memory.
-* `receive` says at once how a stream ended, in stream order. The library's `recv` waits until the
-  client closes TCP.
+* It knows at once how a stream ended. The library waits until the client closes TCP.
 * It holds a failure for a bad frame back until the driver calls `fail`, because what came before
   may have ended the utterance.
 * It gives its slot back when the transport is closed, also where no handler ever ran.
@@ -23,42 +21,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from http import HTTPStatus
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import PayloadTooBig, TooManyFragments
-from websockets.frames import CLOSE, CONT, DATA_OPCODES, CloseCode, Frame
+from websockets.frames import DATA_OPCODES, CloseCode, Frame
 from websockets.protocol import CLOSING, CONNECTING, OPEN, SEND_EOF, Event
 from websockets.server import ServerProtocol
 
 from speech_gateway.admission import Slot, UnfinishedHandshakes
-from speech_gateway.errors import Ending, StreamEnded
+from speech_gateway.errors import Ending
+from speech_gateway.frames import FrameSplitter, MessageAssembler, is_on_budget
 from speech_gateway.handshake import Wanted
 from speech_gateway.rates import TokenBucket
+from speech_gateway.reading import EarlyMessages, Listener, ReadPause, SmallReads
 
 MAX_HEAD_BYTES = 16_384
 """Of a request: twice what browsers and proxies send at most."""
-READ_BYTES = 16_384
-PARSED_BYTES = 2_048
-"""Some 340 of the smallest frames: what a flooder costs before its budget is checked."""
+_BLANK_LINE = b"\r\n\r\n"
 WRITE_LIMIT_BYTES = 65_536
-MAX_QUEUED_FRAMES = 4
-"""A stalled connection holds at most four frames of 64 KiB, and one read."""
 
 _ABORT_AFTER_SECONDS = 0.25
 """Time for the last message to a client, before the gateway aborts its transport."""
 
 _BUDGET_BURST = 40
 _BUDGET_PER_SECOND = 20
-_TINY_FRAGMENT_BYTES = 128
-"""4 ms of audio. A shorter fragment that does not end its message takes from the budget."""
-
-_room = memoryview(bytearray(READ_BYTES))
-"""All connections read into it: a selector loop asks for it, fills it and reports in one turn."""
 
 
-class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
+class GatewayConnection(ServerConnection):
     """A server connection with budgets, bounds and a slot; see the module."""
 
     slot: Slot | None = None
@@ -66,6 +58,8 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
 
     wanted: Wanted
     """What the handshake asked for, once it was judged acceptable."""
+
+    _listener: Listener
 
     def __init__(
         self,
@@ -78,7 +72,7 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         self._close_timeout = close_timeout
         self._handshakes = handshakes
         self._head_bytes = 0
-        self._head_too_large = False
+        self._head_end = b""
         self._budget = TokenBucket(_BUDGET_BURST, _BUDGET_PER_SECOND, self.loop.time())
         self._ending: Ending | None = None
         self._failure: tuple[int, str] | None = None
@@ -86,28 +80,32 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         # By `setattr`, as the library shadows `select_subprotocol`.
         setattr(self.protocol, "fail", self._hold_failure)  # noqa: B010
         self._abort_timer: asyncio.TimerHandle | None = None
-        self.stream_ended = asyncio.Event()
-        """Set when the stream has ended; messages may still wait to be received."""
+        self._splitter = FrameSplitter(self.protocol.max_message_size or sys.maxsize)
+        self._assembler = MessageAssembler()
 
     # What the driver calls
 
-    async def receive(self) -> str | bytes:
-        """Return the next message.
+    def listen(self, listener: Listener) -> None:
+        """Hand all messages to `listener`, from the first one on, and then the end."""
+        early, self._listener = self._early, listener
+        self._pause.end()
+        early.pass_on(listener)
 
-        Safe to cancel: no message is lost.
+    def say(self, text: str) -> None:
+        """Send a message, unless the connection is closing or gone."""
+        if self.protocol.state is OPEN:
+            self.protocol.send_text(text.encode())
+            self.send_data()
 
-        Raises:
-            StreamEnded: Everything that came before the end has been returned.
-        """
-        try:
-            return await self.recv_messages.get()
-        except EOFError:
-            pass
-        except UnicodeDecodeError as error:
-            self._end_badly(CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}")
-        except TooManyFragments:
-            self._end_badly(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
-        raise StreamEnded(self._ending or Ending.DISCONNECT)
+    @property
+    def stream_ended(self) -> bool:
+        """Whether no more messages will come."""
+        return self._ending is not None
+
+    def read_later(self, at: float) -> None:
+        """Read nothing before `at`, on the loop's clock, unless the stream has ended."""
+        if self._ending is None:
+            self._pause.hold(at)
 
     def fail(self) -> None:
         """Fail the connection (RFC 6455 section 7.1.7) if a bad frame ended the stream.
@@ -119,7 +117,7 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection; without the client's close frame where nothing more is read."""
-        if self._ignores_input and self.protocol.state is OPEN:
+        if self._ending is not None and self.protocol.state is OPEN:
             self._fail(code, reason)
             await self.wait_closed()
         else:
@@ -151,6 +149,10 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the handshake."""
         super().connection_made(transport)
+        self.transport.set_protocol(SmallReads(self))
+        self._pause = ReadPause(self.transport, self.loop)
+        self._early = EarlyMessages(self._pause, self.loop)
+        self._listener = self._early
         self._handshakes.begin(self, self.peer)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -159,11 +161,13 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
             super().connection_lost(exc)
         finally:
             self._handshakes.end(self)
-            self.stream_ended.set()
+            self._pause.cancel()
             if self._abort_timer is not None:
                 self._abort_timer.cancel()
             if self.slot is not None:
                 self.slot.release()
+            self._ending = self._ending or Ending.DISCONNECT
+            self._listener.lost()
 
     def eof_received(self) -> None:
         """End the stream: the client will send no more. Data to send may still wait."""
@@ -172,22 +176,20 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
             self._end_stream(Ending.DISCONNECT)
         self._abort_later()
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        """Offer room for one small read."""
-        return _room
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take what one read brought, piece by piece: the stream may end with each."""
-        received = bytes(_room[:nbytes])
-        for start in range(0, nbytes, PARSED_BYTES):
-            self.data_received(received[start : start + PARSED_BYTES])
+    def bytes_received(self, data: bytes) -> None:
+        """Take what one read brought, message by message: the stream may end with each."""
+        frames = data if self.request is not None else self._take_head(data)
+        for is_message, part in self._splitter.split(frames):
+            if self._ending is not None:
+                return
+            if is_message:
+                self._listener.receive(part)
+            else:
+                self.data_received(part)
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived, unless the stream has ended; notice at once if it ends now."""
-        if self._ignores_input:
-            return
-        if self.request is None and self._passes_head_limit(len(data)):
-            self._refuse_head()
+        if self._ending is not None:
             return
         super().data_received(data)
         if self._failed_before_its_answer():
@@ -202,10 +204,10 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
             return  # sent after the end, in the same read
         if not isinstance(event, Frame):
             super().process_event(event)
-        elif self._is_on_budget(event) and not self._budget.take(self.loop.time()):
+        elif is_on_budget(event) and not self._budget.take(self.loop.time()):
             self._end_stream(Ending.RATE_LIMITED)
         elif event.opcode in DATA_OPCODES:
-            self.recv_messages.put(event)
+            self._take_frame(event)
 
     def send_data(self) -> None:
         """Send all that waits in one write, because a flood of pings makes a flood of pongs.
@@ -218,7 +220,7 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         if data := b"".join(writes):
             self.transport.write(data)
         if SEND_EOF in writes:
-            with contextlib.suppress(OSError):  # gone meanwhile
+            with contextlib.suppress(OSError, RuntimeError):  # gone meanwhile
                 self.transport.write_eof()
 
     def pause_writing(self) -> None:
@@ -228,16 +230,26 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
 
     # Inside
 
-    def _passes_head_limit(self, more: int) -> bool:
-        self._head_bytes += more
-        return self._head_bytes > MAX_HEAD_BYTES
+    def _take_head(self, data: bytes) -> bytes:
+        """Parse what arrived of the request, and return what is behind it."""
+        if self._head_bytes > MAX_HEAD_BYTES:
+            return b""
+        seen = self._head_end + data
+        end = seen.find(_BLANK_LINE)
+        cut = len(data) if end < 0 else end + len(_BLANK_LINE) - len(self._head_end)
+        self._head_end = seen[1 - len(_BLANK_LINE) :]
+        self._head_bytes += cut
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse_head()
+            return b""
+        self.data_received(data[:cut])
+        return data[cut:]
 
     def _refuse_head(self) -> None:
         """Answer as the library does to too large a header, and drop whatever else comes.
 
         It reads on for a moment, because a reset could overtake the answer.
         """
-        self._head_too_large = True
         if self.protocol.state is CONNECTING and not self.protocol.eof_sent:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             self.protocol.send_response(
@@ -246,17 +258,20 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
             self.send_data()
         self._abort_later()
 
-    @staticmethod
-    def _is_on_budget(frame: Frame) -> bool:
-        """Tell whether this is a control frame, an empty message, or a tiny fragment.
-
-        An empty final fragment is none: some honest clients end every fragmented message so.
-        """
-        if frame.opcode not in DATA_OPCODES:
-            return frame.opcode is not CLOSE
-        if not frame.fin:
-            return len(frame.data) < _TINY_FRAGMENT_BYTES
-        return not frame.data and frame.opcode is not CONT
+    def _take_frame(self, frame: Frame) -> None:
+        """Hand on the message that a frame ends; only whole ones show what is wrong with some."""
+        try:
+            message = self._assembler.add(frame)
+        except UnicodeDecodeError as error:
+            reason = f"{error.reason} at position {error.start}"
+            self._failure = (CloseCode.INVALID_DATA, reason)
+        except TooManyFragments:
+            self._failure = (CloseCode.MESSAGE_TOO_BIG, "too many fragments")
+        else:
+            if message is not None:
+                self._listener.receive(message)
+            return
+        self._end_stream(Ending.PROTOCOL_ERROR)
 
     def _failed_before_its_answer(self) -> bool:
         """Tell whether bytes behind a request have ended the connection before its answer.
@@ -264,13 +279,6 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
         The library has ended its side then, and would log a traceback when it answers.
         """
         return self.request is not None and self.response is None and self.protocol.eof_sent
-
-    @property
-    def _ignores_input(self) -> bool:
-        """Whether nothing more is parsed: after a flood, a bad frame or too large a head."""
-        return (
-            self._failure is not None or self._ending is Ending.RATE_LIMITED or self._head_too_large
-        )
 
     def _hold_failure(self, code: CloseCode | int, reason: str = "") -> None:
         """Hold a bad frame's failure back; the parser calls it in place of `protocol.fail`.
@@ -296,13 +304,6 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
             self._end_stream(Ending.DISCONNECT)
             self._abort_later()
 
-    def _end_badly(self, code: CloseCode, reason: str) -> None:
-        """End the stream for a fault that only a whole message shows; drop the frames behind it."""
-        self._failure = (code, reason)
-        self._end_stream(Ending.PROTOCOL_ERROR)
-        self.recv_messages.frames.queue.clear()
-        self.recv_messages.maybe_resume()  # or nobody would notice that the client leaves
-
     def _fail(self, code: CloseCode | int, reason: str) -> None:
         """Send a close and end this side of TCP; the client may keep its side for a while."""
         ServerProtocol.fail(self.protocol, code, reason)
@@ -311,8 +312,8 @@ class GatewayConnection(ServerConnection, asyncio.BufferedProtocol):
 
     def _end_stream(self, ending: Ending) -> None:
         self._ending = ending
-        self.recv_messages.close()
-        self.stream_ended.set()
+        self._pause.end()  # or nobody would notice that the client leaves
+        self._listener.end(ending)
 
     def _abort_later(self) -> None:
         if self._abort_timer is None:

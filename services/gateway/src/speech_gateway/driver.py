@@ -1,22 +1,21 @@
 """Drive one session: feed it what happens on its connection, and perform its actions.
 
-The I/O around `session.py`. The server starts one driver for each admitted connection. A reader
-task feeds the messages, a timer feeds the session's deadline, and the server feeds the drain. `run`
-performs the actions in their order.
+The I/O around `session.py`. The server starts one driver for each admitted connection. The
+connection feeds each message, and the end of the stream, in the turn of the loop in which they
+arrive. A timer feeds the session's deadline, and the server feeds the drain. `run` performs the
+actions in their order.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 
 import structlog
-from websockets.exceptions import ConnectionClosed
 
 from speech_gateway.connection import GatewayConnection
-from speech_gateway.errors import Ending, Failure, NotStored, Stored, StreamEnded
+from speech_gateway.errors import Ending, Failure, NotStored, Stored
 from speech_gateway.session import (
     Action,
     Actions,
@@ -57,33 +56,36 @@ class SessionDriver:
         self._store = store
         self._on_ended = on_ended
         self._loop = asyncio.get_running_loop()
-        self.began_at = self._loop.time()
+        self._clock = self._loop.time
+        self.began_at = self._clock()
         self._actions: deque[Action] = deque(session.start())
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._unpaid: deque[str | bytes | Ending] = deque()
+        """What one read brought and must wait until its audio is paid for."""
+        self._pay_timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Drive the session to its end; return when the last action has been performed."""
         self._set_timer()
-        reader = asyncio.create_task(self._read())
+        self._connection.listen(self)
         try:
             while await self._has_action():
                 await self._perform_next()
         finally:
             self._stop_timer()
-            reader.cancel()
-            await asyncio.wait([reader])
+            self._stop_paying()
 
     def drain(self, deadline: float) -> None:
         """Tell the session that the gateway stops at `deadline`, on the loop's clock."""
-        self._enqueue(self.session.drain(self._loop.time(), deadline))
+        self._enqueue(self.session.drain(self._clock(), deadline))
         self._set_timer()
 
     # What the report of the session reads
 
     def age(self) -> float:
         """Return the seconds since the handshake."""
-        return self._loop.time() - self.began_at
+        return self._clock() - self.began_at
 
     @property
     def close_code(self) -> int | None:
@@ -99,50 +101,73 @@ class SessionDriver:
 
     # What happens on the connection
 
-    async def _read(self) -> None:
+    def receive(self, message: str | bytes) -> None:
+        """Feed a message, and slow the client where it is too fast."""
+        now = self._clock()
+        if self._must_wait(now):
+            self._keep(message)
+            return
         try:
-            await self._read_until_end()
-        except StreamEnded as end:
-            if end.ending is not Ending.DISCONNECT:
-                if self.session.state is State.LISTENING:
-                    self._connection.fail()
-                    self._enqueue(self.session.fail(end.ending, self._loop.time()))
-                # Otherwise the bad frame came after the end of the utterance, and changes nothing.
-                await self._connection.wait_closed()
-            self._enqueue(self.session.disconnect(self._loop.time()))
+            self._feed(message, now)
         except Exception:
             log.exception("reading failed", correlation_id=self.context.correlation_id)
-            self._enqueue(self.session.fail(Ending.INTERNAL_ERROR, self._loop.time()))
+            self._enqueue(self.session.fail(Ending.INTERNAL_ERROR, now))
 
-    async def _read_until_end(self) -> None:
-        session, receive, clock = self.session, self._connection.receive, self._loop.time
-        while True:
-            message = await receive()
-            now = clock()
-            # Not bound to a local name, because this frame would keep the WAV alive.
-            if isinstance(message, str):
-                self._enqueue(session.receive_text(message, now))
-            else:
-                self._enqueue(session.receive_audio(message, now))
-            if session.read_at > now:
-                await self._pause()
+    def end(self, ending: Ending) -> None:
+        """Feed the end of the stream."""
+        now = self._clock()
+        if self._must_wait(now):
+            self._keep(ending)
+        elif ending is Ending.DISCONNECT:
+            self._enqueue(self.session.disconnect(now))
+        elif self.session.state is State.LISTENING:
+            self._connection.fail()
+            self._enqueue(self.session.fail(ending, now))
+        # Otherwise a bad frame or a flood came after the end of the utterance, and changes nothing.
 
-    async def _pause(self) -> None:
-        """Wait until `read_at`; once the stream has ended, only until `audio_paid_at`.
+    def lost(self) -> None:
+        """Feed that the connection is gone, however its stream ended."""
+        self.end(Ending.DISCONNECT)
 
-        The session's deadline bounds this too (`_on_timer`).
+    def _feed(self, message: str | bytes, now: float) -> None:
+        session = self.session
+        # Not bound to a local name, because this frame would keep the WAV alive.
+        if isinstance(message, str):
+            self._enqueue(session.receive_text(message, now))
+        else:
+            self._enqueue(session.receive_audio(message, now))
+        if session.read_at > now:
+            self._connection.read_later(session.read_at)
+
+    def _must_wait(self, now: float) -> bool:
+        """Return whether audio of the client's address must be paid for first.
+
+        The end of a stream waits too, or many short connections would pass the rate. The session's
+        deadline bounds the wait.
         """
-        await asyncio.sleep(self.session.audio_paid_at - self._loop.time())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(self.session.read_at):
-                await self._connection.stream_ended.wait()
+        return bool(self._unpaid) or self.session.audio_paid_at > now
+
+    def _keep(self, event: str | bytes | Ending) -> None:
+        """Keep what one read brought until its audio is paid for."""
+        self._unpaid.append(event)
+        if self._pay_timer is None:
+            self._pay_timer = self._loop.call_at(self.session.audio_paid_at, self._on_paid)
+
+    def _on_paid(self) -> None:
+        """Feed what was kept, as far as its audio is paid for."""
+        self._pay_timer = None
+        kept, self._unpaid = self._unpaid, deque()
+        for event in kept:
+            self.end(event) if isinstance(event, Ending) else self.receive(event)
+
+    def _stop_paying(self) -> None:
+        if self._pay_timer is not None:
+            self._pay_timer.cancel()
+            self._pay_timer = None
 
     def _on_timer(self) -> None:
         self._timer = None
-        paid = self.session.audio_paid_at <= self._loop.time()
-        if self._connection.stream_ended.is_set() and paid:
-            return  # the reader knows how the stream ended, and will say it
-        self._enqueue(self.session.tick(self._loop.time()))
+        self._enqueue(self.session.tick(self._clock()))
         self._set_timer()
 
     # The actions
@@ -180,7 +205,7 @@ class SessionDriver:
     async def _perform_next(self) -> None:
         match self._actions.popleft():  # a local name would keep the WAV alive until it is stored
             case Reply(message):
-                await self._send(message.to_json())
+                self._connection.say(message.to_json())
             case Publish(utterance):
                 pending = self._publish(utterance)
                 del utterance  # only the producer holds the audio while it waits for the broker
@@ -190,10 +215,6 @@ class SessionDriver:
                 self._on_ended()
                 close = self._connection.cut if abort else self._connection.close
                 await close(code, reason)
-
-    async def _send(self, text: str) -> None:
-        with contextlib.suppress(ConnectionClosed):  # gone: the reader will say so
-            await self._connection.send(text)
 
     def _publish(self, utterance: Utterance) -> Awaitable[Receipt] | None:
         """Hand the audio over; return None after a defect, when it is surely not stored."""
@@ -207,7 +228,7 @@ class SessionDriver:
         """Wait for the broker's answer, and feed it to the session."""
         if pending is None:
             return self._not_stored(Failure.INTERNAL_ERROR, "no")
-        began = self._loop.time()
+        began = self._clock()
         try:
             receipt = await pending
         except NotStored as error:
@@ -217,7 +238,7 @@ class SessionDriver:
             log.exception("storing failed", correlation_id=self.context.correlation_id)
             return self._not_stored(Failure.INTERNAL_ERROR, "unknown")
         finally:
-            self.ack_seconds = self._loop.time() - began
+            self.ack_seconds = self._clock() - began
         return self.session.stored(receipt)
 
     def _not_stored(self, failure: Failure, stored: Stored) -> Actions:

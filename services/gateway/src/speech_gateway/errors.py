@@ -124,11 +124,3 @@ class NotStored(GatewayError):
         self.failure = failure
         self.stored: Stored = stored
         self.reason = reason
-
-
-class StreamEnded(GatewayError):
-    """A connection has no more messages; `ending` says why."""
-
-    def __init__(self, ending: Ending) -> None:
-        super().__init__(ending.value.code)
-        self.ending = ending

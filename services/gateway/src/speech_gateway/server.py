@@ -35,11 +35,7 @@ from speech_gateway.admission import (
     UnfinishedHandshakes,
     client_address,
 )
-from speech_gateway.connection import (
-    MAX_QUEUED_FRAMES,
-    WRITE_LIMIT_BYTES,
-    GatewayConnection,
-)
+from speech_gateway.connection import WRITE_LIMIT_BYTES, GatewayConnection
 from speech_gateway.driver import SessionDriver
 from speech_gateway.handshake import Refusal
 from speech_gateway.messages import SUBPROTOCOL, Limits
@@ -170,7 +166,7 @@ class GatewayServer:
             "close_timeout": self.config.close_timeout,
             "ping_interval": None,  # the idle rule finds dead peers
             "max_size": self.config.limits.max_chunk_bytes,
-            "max_queue": MAX_QUEUED_FRAMES,
+            "max_queue": None,  # the connection pauses the reading itself
             "write_limit": WRITE_LIMIT_BYTES,
         }
 
