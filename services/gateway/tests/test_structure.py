@@ -35,7 +35,7 @@ LIBRARY = (
 """The pure modules of the library that they use, and what these use."""
 
 HARMLESS = {
-    *("__future__", "collections", "collections.abc", "dataclasses", "enum", "typing"),
+    *("__future__", "collections", "collections.abc", "dataclasses", "enum", "functools", "typing"),
     *("hashlib", "http", "io", "ipaddress", "itertools", "json", "re", "urllib.parse", "wave"),
     *("langcodes.tag_parser", *LIBRARY),
 }

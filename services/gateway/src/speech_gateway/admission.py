@@ -155,7 +155,7 @@ class UnfinishedHandshakes:
             connection.abort()
 
     def _counted(self, peer: str) -> str:
-        address = _parse(peer)
+        address = _parse(peer) if self._trusted else None
         if address is not None and _is_trusted(address, self._trusted):
             return f"proxied {next(self._numbers)}"
         return peer
@@ -190,9 +190,9 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Networks) -
         forwarded_for: All values of the X-Forwarded-For header, in order.
         trusted: The proxies' networks (`TRUSTED_PROXIES`).
     """
-    address = _parse(peer)
+    address = _parse(peer) if trusted else None
     if address is None:
-        return peer
+        return network_of(peer)
     hops = [hop.strip() for value in forwarded_for for hop in value.split(",")][-_MAX_HOPS:]
     while hops and _is_trusted(address, trusted):
         hop = _parse(hops.pop())

@@ -7,7 +7,8 @@ parsed as JSON, never compared as a string.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from speech_gateway import wav
@@ -41,20 +42,8 @@ class Connected:
 
     def to_json(self) -> str:
         """Return the message as sent."""
-        audio = {
-            "encoding": "pcm_s16le",
-            "sample_rate_hz": wav.SAMPLE_RATE_HZ,
-            "channels": wav.CHANNELS,
-        }
-        return _dump(
-            {
-                "status": self.status,
-                "correlation_id": self.correlation_id,
-                "protocol": SUBPROTOCOL,
-                "audio": audio,
-                "limits": asdict(self.limits),
-            }
-        )
+        head = _dump({"status": self.status, "correlation_id": self.correlation_id})
+        return f"{head[:-1]},{_greeting_of(self.limits)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +56,13 @@ class Draining:
 
     def to_json(self) -> str:
         """Return the message as sent."""
-        return _dump(_status_first(self))
+        return _dump(
+            {
+                "status": self.status,
+                "correlation_id": self.correlation_id,
+                "deadline_ms": self.deadline_ms,
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +85,20 @@ class Accepted:
 
     def to_json(self) -> str:
         """Return the message as sent."""
-        return _dump(_status_first(self))
+        return _dump(
+            {
+                "status": self.status,
+                "correlation_id": self.correlation_id,
+                "event_id": self.event_id,
+                "topic": self.topic,
+                "partition": self.partition,
+                "offset": self.offset,
+                "audio_bytes": self.audio_bytes,
+                "duration_ms": self.duration_ms,
+                "sha256": self.sha256,
+                "ended_by": self.ended_by,
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,18 @@ class Failed:
 
     def to_json(self) -> str:
         """Return the message as sent, without `limit` and `observed` where there are none."""
-        return _dump({k: v for k, v in _status_first(self).items() if v is not None})
+        passed = {"limit": self.limit, "observed": self.observed}
+        return _dump(
+            {
+                "status": self.status,
+                "correlation_id": self.correlation_id,
+                "code": self.code,
+                "message": self.message,
+                "retryable": self.retryable,
+                "stored": self.stored,
+                **{name: size for name, size in passed.items() if size is not None},
+            }
+        )
 
 
 ServerMessage = Connected | Draining | Accepted | Failed
@@ -143,8 +162,25 @@ def _refuse_constant(_name: str) -> NoReturn:
     raise ValueError  # NaN and Infinity are Python's, not JSON's
 
 
-def _status_first(message: Draining | Accepted | Failed) -> dict[str, Any]:
-    return {"status": message.status, **asdict(message)}
+@lru_cache(maxsize=16)
+def _greeting_of(limits: Limits) -> str:
+    """Return the greeting's part that is the same for all sessions, up to its end."""
+    rest = {
+        "protocol": SUBPROTOCOL,
+        "audio": {
+            "encoding": "pcm_s16le",
+            "sample_rate_hz": wav.SAMPLE_RATE_HZ,
+            "channels": wav.CHANNELS,
+        },
+        "limits": {
+            "max_chunk_bytes": limits.max_chunk_bytes,
+            "max_audio_bytes": limits.max_audio_bytes,
+            "max_messages_per_second": limits.max_messages_per_second,
+            "idle_timeout_seconds": limits.idle_timeout_seconds,
+            "max_session_seconds": limits.max_session_seconds,
+        },
+    }
+    return _dump(rest)[1:]
 
 
 def _dump(fields: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import ipaddress
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterator
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 _IPV6_PREFIX = 64
@@ -53,6 +54,7 @@ class Places(Generic[HolderT]):
         self._held.pop(holder, None)
 
 
+@lru_cache(maxsize=1024)  # parsing an address would be a tenth of what a short session costs
 def network_of(address: str) -> str:
     """Return what counts as one address: an IPv4 address, or the /64 of an IPv6 one."""
     try:
