@@ -15,7 +15,12 @@ from speech_tools.speakers import Kind, say
 from support.flood import speak
 from support.lone_gateway import LoneGateway, lone_gateway
 
-pytestmark = [pytest.mark.security, pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = [
+    pytest.mark.security,
+    pytest.mark.usefixtures("either_loop"),
+    pytest.mark.anyio,
+    pytest.mark.timeout(60),
+]
 
 UTTERANCE = bytes(65_536)
 AT_ONCE = 10

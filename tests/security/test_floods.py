@@ -16,7 +16,7 @@ from support.flood import FLOODS, Flooded, flooders, speak
 from support.lone_gateway import LoneGateway, lone_gateway
 from websockets.frames import Frame, Opcode
 
-pytestmark = [pytest.mark.security, pytest.mark.anyio]
+pytestmark = [pytest.mark.security, pytest.mark.usefixtures("either_loop"), pytest.mark.anyio]
 
 FELT_SECONDS = 0.1
 ALONE_SECONDS = 0.01
@@ -117,7 +117,7 @@ def test_two_flooders_are_hardly_felt_for_ten_seconds(kind: str, tmp_path: Path)
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory):
+def gateway(tmp_path_factory: pytest.TempPathFactory, either_loop: None):
     """A gateway with all its own limits."""
     with lone_gateway(tmp_path_factory.mktemp("logs"), {"HANDSHAKE_TIMEOUT_SECONDS": "3"}) as it:
         asyncio.run(speak(it.url, 0.1))  # whatever is opened once is open now

@@ -15,7 +15,11 @@ from support.flood import speak
 from support.lone_gateway import LoneGateway, lone_gateway
 from websockets.asyncio.client import connect
 
-pytestmark = [pytest.mark.security, pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.security,
+    pytest.mark.usefixtures("either_loop"),
+    pytest.mark.timeout(120),
+]
 
 A_LINE = 8_100
 HEADS_A_LOOK = 20
@@ -65,7 +69,7 @@ COSTLY = {name: head.replace(b"Sec-WebSocket-Key", b"X-Key") for name, head in C
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoneGateway]:
+def gateway(tmp_path_factory: pytest.TempPathFactory, either_loop: None) -> Iterator[LoneGateway]:
     """A gateway with all its own limits."""
     with lone_gateway(tmp_path_factory.mktemp("logs")) as running:
         asyncio.run(speak(running.url, 0.2))  # whatever is opened once is open now

@@ -16,7 +16,7 @@ from support.flood import speak
 from support.lone_gateway import LoneGateway, lone_gateway
 from websockets.frames import Frame, Opcode
 
-pytestmark = [pytest.mark.security, pytest.mark.anyio]
+pytestmark = [pytest.mark.security, pytest.mark.usefixtures("either_loop"), pytest.mark.anyio]
 
 LIMIT = 10
 PER_SECOND = 400

@@ -22,7 +22,7 @@ from speech_gateway.utterance import Context, Receipt, Utterance
 from speech_lib.service.health import Health
 from speech_lib.service.logs import get_logger
 from speech_lib.service.ops import OperationsServer
-from speech_lib.service.run import StopSignals
+from speech_lib.service.run import StopSignals, fastest_event_loop
 from speech_lib.service.run import run as run_service
 from speech_tools.stack import Process
 
@@ -38,6 +38,10 @@ _ENVIRON = {
     ),
 }
 _log = get_logger(__name__)
+
+LOOP = "LONE_GATEWAY_LOOP"
+"""The environment variable that names one of `LOOPS`; by default it is that of a gateway."""
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": fastest_event_loop}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,8 @@ class LoneGateway:
 @contextmanager
 def lone_gateway(log_dir: Path, settings: Mapping[str, str] | None = None) -> Iterator[LoneGateway]:
     """Run a gateway on a free port; `settings` are further environment variables."""
-    with Process("lone-gateway", _MODULE, {**_ENVIRON, **(settings or {})}, log_dir) as process:
+    environ = {**_ENVIRON, LOOP: os.environ.get(LOOP, "uvloop"), **(settings or {})}
+    with Process("lone-gateway", _MODULE, environ, log_dir) as process:
         told = process.wait_for(event="listening")
         port, url = told["port"], f"ws://127.0.0.1:{told['port']}/ws/audio"
         yield LoneGateway(port, url, told["ops_port"], told["pid"], process)
@@ -140,4 +145,5 @@ async def _run(settings: GatewaySettings, signals: StopSignals) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_service(GatewaySettings, _run, "gateway"))
+    new_event_loop = LOOPS[os.environ.get(LOOP, "uvloop")]
+    sys.exit(run_service(GatewaySettings, _run, "gateway", new_event_loop=new_event_loop))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from speech_lib.service.run import fastest_event_loop
 
 pytestmark = pytest.mark.pipeline
 
@@ -158,3 +159,18 @@ def test_task_that_nobody_awaits_is_a_log_line() -> None:
     assert (code, errors) == (0, "")
     assert [line.get("error") for line in lines] == [None, "RuntimeError"]
     assert "said" not in str(lines)
+
+
+def test_the_loop_is_uvloops_where_there_is_one() -> None:
+    """It serves live speech for less."""
+    loop = fastest_event_loop()
+    loop.close()
+    assert type(loop).__module__.startswith("uvloop")
+
+
+def test_without_uvloop_the_loop_is_asyncios(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    loop = fastest_event_loop()
+    loop.close()
+    assert type(loop).__module__.startswith("asyncio")

@@ -54,6 +54,7 @@ def run(
     service_main: Callable[[SettingsT, StopSignals], Awaitable[None]],
     service_name: str,
     environ: Mapping[str, str] = os.environ,
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> int:
     """Run a service from its environment to its end, and return the exit code of the process.
 
@@ -64,6 +65,7 @@ def run(
             model that is missing).
         service_name: The name in log lines and on stderr.
         environ: The environment.
+        new_event_loop: Makes the event loop; by default the fastest one.
 
     Returns:
         0 after draining. 1 for a defect, which is logged. 2 for wrong configuration and 3 where
@@ -72,7 +74,7 @@ def run(
     try:
         settings = settings_class.load(environ)
         logs.configure(settings, service_name)
-        with asyncio.Runner() as runner:
+        with asyncio.Runner(loop_factory=new_event_loop or fastest_event_loop) as runner:
             runner.run(_with_signals(service_main, settings))
     except ConfigError as error:
         return _end(service_name, error, ExitCode.CONFIGURATION)
@@ -82,6 +84,15 @@ def run(
         structlog.get_logger(__name__).exception("crashed")
         return ExitCode.DEFECT
     return ExitCode.DRAINED
+
+
+def fastest_event_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop of uvloop where that is installed, else one of asyncio."""
+    try:
+        import uvloop  # noqa: PLC0415 - it has no wheel for Windows
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 def in_background(work: Coroutine[Any, Any, None], stack: contextlib.AsyncExitStack) -> None:
