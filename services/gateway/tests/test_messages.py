@@ -24,7 +24,8 @@ SERVER_MESSAGES = [
         (
             '{"status":"connected","correlation_id":"7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52",'
             '"protocol":"speech-ingress.v1",'
-            '"audio":{"encoding":"pcm_s16le","sample_rate_hz":16000,"channels":1},'
+            '"audio":{"encoding":"pcm_s16le","sample_rate_hz":16000,"channels":1,'
+            '"recommended_chunk_bytes":3200},'
             '"limits":{"max_chunk_bytes":65536,"max_audio_bytes":1572820,'
             '"max_messages_per_second":200,"idle_timeout_seconds":10.0,"max_session_seconds":60.0}}'
         ),

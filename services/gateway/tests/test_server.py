@@ -27,7 +27,12 @@ def connected(correlation_id, limits=LIMITS):
         "status": "connected",
         "correlation_id": correlation_id,
         "protocol": "speech-ingress.v1",
-        "audio": {"encoding": "pcm_s16le", "sample_rate_hz": 16000, "channels": 1},
+        "audio": {
+            "encoding": "pcm_s16le",
+            "sample_rate_hz": 16000,
+            "channels": 1,
+            "recommended_chunk_bytes": 3200,
+        },
         "limits": asdict(limits),
     }
 
