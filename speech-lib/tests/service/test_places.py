@@ -42,6 +42,16 @@ def test_of_addresses_that_hold_as_many_the_oldest_goes() -> None:
     assert [places.take(name, name) for name in "abc"] == [None, None, "a"]
 
 
+def test_nothing_is_remembered_of_those_that_have_left() -> None:
+    """Or the count would grow with the world."""
+    places: Places[int] = Places(2)
+    for number in range(4):
+        places.take(number, f"192.0.2.{number}")
+    for number in range(4):
+        places.leave(number)
+    assert (list(places), dict(places._counts)) == ([], {})
+
+
 @pytest.mark.parametrize(
     ("address", "network"),
     [

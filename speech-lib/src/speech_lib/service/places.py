@@ -24,6 +24,7 @@ class Places(Generic[HolderT]):
         self._limit = limit
         self._limit_each = limit_each
         self._held: dict[HolderT, str] = {}  # in the order in which they came
+        self._counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
         """Return how many places are taken."""
@@ -40,18 +41,24 @@ class Places(Generic[HolderT]):
             holder: Whoever gives the place back by `leave`.
             address: Where it comes from; addresses of IPv6 count by /64.
         """
-        self._held[holder] = network_of(address)
-        counts = Counter(self._held.values())
-        most = max(counts.values())
-        if len(self._held) <= self._limit and most <= self._limit_each:
+        network = network_of(address)
+        self._held[holder] = network
+        self._counts[network] += 1
+        if len(self._held) <= self._limit and self._counts[network] <= self._limit_each:
             return None
-        lost = next(each for each, network in self._held.items() if counts[network] == most)
-        del self._held[lost]
+        most = max(self._counts.values())
+        lost = next(each for each, network in self._held.items() if self._counts[network] == most)
+        self.leave(lost)
         return lost
 
     def leave(self, holder: HolderT) -> None:
         """Give the place back; twice, or after it was lost, does no harm."""
-        self._held.pop(holder, None)
+        network = self._held.pop(holder, None)
+        if network is None:
+            return
+        self._counts[network] -= 1
+        if not self._counts[network]:
+            del self._counts[network]
 
 
 @lru_cache(maxsize=1024)  # parsing an address would be a tenth of what a short session costs
