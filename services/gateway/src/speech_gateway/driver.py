@@ -9,6 +9,7 @@ actions in their order.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -56,7 +57,7 @@ class SessionDriver:
         self._store = store
         self._on_ended = on_ended
         self._loop = asyncio.get_running_loop()
-        self._clock = self._loop.time
+        self._clock = time.monotonic  # the loop's clock, which uvloop tells in milliseconds
         self.began_at = self._clock()
         self._actions: deque[Action] = deque(session.start())
         self._wake = asyncio.Event()

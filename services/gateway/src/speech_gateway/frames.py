@@ -2,8 +2,8 @@
 
 Used by `connection.py`. Knows no connection, no loop and no clock. The library parses every frame
 but the kind that nearly all audio comes in: binary, whole, masked, not too large. Parsing that kind
-here halves the cost of a short message. All others, and whatever is wrong, go to the library as
-they came.
+here takes a third off what a short message costs. All others, and whatever is wrong, go to the
+library as they came.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ builds it, and the driver calls it.
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
@@ -73,10 +73,9 @@ class Publisher:
                 partitions=self.producer.partitions(self.topic),
             ),
         )
-        clock = asyncio.get_running_loop().time
         sending = Sending(
             self.spans,
-            lambda: context.nanoseconds(clock()),
+            lambda: context.nanoseconds(time.monotonic()),
             Message.of(record),
             CLIENT_ID,
             trace,

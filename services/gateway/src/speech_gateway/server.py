@@ -238,12 +238,11 @@ class GatewayServer:
 
     async def _drive(self, connection: GatewayConnection, address: str, held: ExitStack) -> None:
         """Drive one session to its end; close `held` as soon as it holds no audio any more."""
-        loop = asyncio.get_running_loop()
         context = self._context(connection, address)
         session = Session(
             context.correlation_id,
             self.config.limits,
-            loop.time(),
+            time.monotonic(),
             fill_at_limit=self.config.fill_at_limit,
             spend_audio=partial(self._audio.spend, address),
         )
@@ -273,7 +272,7 @@ class GatewayServer:
             correlation_id=str(uuid.uuid4()),
             trace=received.child() if received else TraceContext.begin(),
             language_hint=connection.wanted.language_hint,
-            epoch=time.time() - asyncio.get_running_loop().time(),
+            epoch=time.time() - time.monotonic(),
             parent=received,
             source=self._sources.name(address),
         )

@@ -21,7 +21,7 @@ class Context:
         correlation_id: The server's own, a UUID4.
         trace: The session's span, in the client's W3C trace or in a new one.
         language_hint: A BCP 47 tag, where the client gave one.
-        epoch: What to add to the session's clock for seconds since the epoch.
+        epoch: What to add to the session's clock, `time.monotonic`, for seconds since the epoch.
         parent: The client's span, where it sent one.
         source: Stands for the client's address (`admission.Sources`); in no log.
     """

@@ -5,6 +5,7 @@
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -24,9 +25,9 @@ async def measure(report: Callable[[float], None], every: float = EVERY_SECONDS)
     The timers stand on a fixed grid. Those that a blocked loop has missed are reported too, each
     with its own delay: one block of 2 s counts as twenty late timers, not as one.
     """
-    loop = asyncio.get_running_loop()
-    due = loop.time()
+    clock = time.monotonic  # the loop's clock; uvloop tells its time once a turn, in milliseconds
+    due = clock()
     while True:
         due += every
-        await asyncio.sleep(due - loop.time())
-        report(max(0.0, loop.time() - due))
+        await asyncio.sleep(due - clock())
+        report(max(0.0, clock() - due))
