@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from pipeline_tools.lone_gateway import LOOP, LOOPS
+from support.lone_gateway import LOOP, LOOPS
 
 
 @pytest.fixture(scope="module", params=LOOPS)
