@@ -9,6 +9,17 @@ from speech_lib.testing.pipeline import Pipeline, missing_variable, open_pipelin
 from support.topics import Topics
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare what some tests take: how long they look, and what they write."""
+    group = parser.getgroup("speech")
+    group.addoption(
+        "--fuzz-seconds", type=int, default=10, help="how long to look for an input, each target"
+    )
+    group.addoption(
+        "--write-conformance", action="store_true", help="write the table of docs/conformance.md"
+    )
+
+
 def pytest_configure() -> None:
     """Refuse half a description of a real pipeline before any test runs."""
     if name := missing_variable(os.environ):

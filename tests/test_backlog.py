@@ -6,11 +6,13 @@ import os
 import time
 import uuid
 from collections import Counter
+from functools import partial
 
 import pytest
 from confluent_kafka import Producer
 from speech_asr.metrics import Metrics
 from speech_asr.pipeline import Pipeline as Recogniser
+from speech_gateway.testing import until as until_seconds
 from speech_gateway.wav import wrap
 from speech_lib.events import AudioInput, AudioInputEvent
 from speech_lib.events.codec import encode
@@ -28,6 +30,7 @@ PARTITIONS = 6
 SECOND = 32_000
 WORKERS = 2
 DEADLINE_SECONDS = 60
+until = partial(until_seconds, seconds=DEADLINE_SECONDS)
 
 
 def store(pipeline, topic, values, partitions=PARTITIONS) -> None:
@@ -74,13 +77,6 @@ class Member:
         await Recogniser(self.open, self.handle, capacity=capacity, metrics=Metrics()).run(
             self.signals
         )
-
-
-async def until(condition):
-    """Wait until something is so that nobody tells."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - as it says
-            await asyncio.sleep(0.02)
 
 
 def test_a_backlog_is_fetched_once(pipeline, make_topic):

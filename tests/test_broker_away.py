@@ -21,6 +21,7 @@ from speech_gateway.testing import LIMITS, raw_client, request
 from speech_lib.testing.embedded import EmbeddedPipeline
 from speech_lib.testing.registry_server import RegistryServer
 from speech_tools import stack
+from support.operations import readiness
 from websockets.asyncio.client import ClientConnection, connect
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]
@@ -60,11 +61,7 @@ class Gateway:
 
     async def readiness(self) -> tuple[int, dict]:
         """Ask `/readyz`."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.ops_port)
-        writer.write(b"GET /readyz HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n")
-        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-        writer.close()
-        return int(head.split()[1]), json.loads(body)
+        return await asyncio.to_thread(readiness, self.ops_port)
 
     async def until_ready_is(self, status: int, seconds: float) -> tuple[float, dict]:
         """Wait for an answer of `/readyz`; return how long that took, and its body."""

@@ -5,11 +5,9 @@ is in `test_broker_away.py`; what is in Kafka's log afterwards in `delivery/`.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,8 @@ from speech_lib.testing.mock_cluster import MockCluster
 from speech_lib.testing.registry_server import RegistryServer
 from speech_tools import stack
 from speech_tools.protocol import audio, client
+from support.operations import readiness
+from support.waiting import until
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(60)]
 
@@ -96,30 +96,11 @@ class Gateway:
         final = {key: value for key, value in outcome.final.items() if key != "correlation_id"}
         return final, outcome.close_code, took
 
-    def ready(self) -> tuple[int, dict]:
-        """Ask `/readyz`."""
-        connection = HTTPConnection("127.0.0.1", self.ops_port, timeout=5)
-        try:
-            connection.request("GET", "/readyz")
-            answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
-        finally:
-            connection.close()
-
     def heal(self) -> None:
         """End all faults, and wait until an utterance is accepted again."""
         self.cluster.clear_request_errors(PRODUCE)
         self.cluster.set_rtt(0)
-        until(lambda: self.speak()[0]["status"] == "accepted", 15)
-
-
-def until(condition, seconds: float) -> float:
-    """Wait until a condition holds; return how long that took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, f"not within {seconds} s"
-        time.sleep(0.005)
-    return time.monotonic() - began
+        until(lambda: self.speak()[0]["status"] == "accepted", seconds=15)
 
 
 @pytest.fixture(scope="module")
@@ -215,18 +196,18 @@ def test_a_producer_that_fails_for_good_heals_by_itself(gateway):
 
     async def scenario() -> tuple[list[tuple[dict, float]], float, dict]:
         speaking = [asyncio.ensure_future(speak()) for _ in range(5)]
-        await asyncio.to_thread(until, lambda: gateway.ready()[0] == 503, 5)
+        await asyncio.to_thread(until, lambda: readiness(gateway.ops_port)[0] == 503, seconds=5)
         not_ready_at = time.monotonic()
-        return await asyncio.gather(*speaking), not_ready_at, gateway.ready()[1]
+        return await asyncio.gather(*speaking), not_ready_at, readiness(gateway.ops_port)[1]
 
-    answers, not_ready_at, readiness = asyncio.run(scenario())
+    answers, not_ready_at, told = asyncio.run(scenario())
     assert [final for final, _ in answers] == [{**IN_DOUBT, "correlation_id": ""}] * 5
     first, last = min(at for _, at in answers), max(at for _, at in answers)
     assert not_ready_at - first < 1
     assert last - first < 2
-    assert readiness == {"status": "not_ready", "reasons": {"broker": "_FATAL"}}
+    assert told == {"status": "not_ready", "reasons": {"broker": "_FATAL"}}
     gateway.cluster.set_rtt(0)
-    until(lambda: gateway.ready()[0] == 200, 10)
+    until(lambda: readiness(gateway.ops_port)[0] == 200, seconds=10)
     assert gateway.speak()[0]["status"] == "accepted"
     assert time.monotonic() - first < 10
 
@@ -238,8 +219,8 @@ def test_a_producer_that_fails_again_and_again_goes_on(gateway):
         final, close_code, took = gateway.speak()
         assert (final, close_code) == (IN_DOUBT, 1013)
         assert took < 2
-        assert until(lambda: gateway.speak()[0]["status"] == "accepted", 10) < 10
-    until(lambda: gateway.ready() == (200, {"status": "ready"}), 5)
+        until(lambda: gateway.speak()[0]["status"] == "accepted", seconds=10)
+    until(lambda: readiness(gateway.ops_port) == (200, {"status": "ready"}), seconds=5)
 
 
 def test_a_permission_that_is_given_back_is_noticed(gateway):
@@ -247,4 +228,4 @@ def test_a_permission_that_is_given_back_is_noticed(gateway):
     inject(gateway, "TOPIC_AUTHORIZATION_FAILED", FOR_EVER)
     assert [gateway.speak()[0] for _ in range(3)] == [REJECTED] * 3
     gateway.cluster.clear_request_errors(PRODUCE)
-    assert until(lambda: gateway.speak()[0]["status"] == "accepted", 5) < 5
+    until(lambda: gateway.speak()[0]["status"] == "accepted", seconds=5)

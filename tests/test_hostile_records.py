@@ -7,8 +7,6 @@ those that are merely wrong.
 import json
 import re
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -29,14 +27,9 @@ from speech_lib.kafka.registry import SchemaRegistry, subject_of
 from speech_lib.testing import foreign
 from speech_lib.testing.foreign import ForeignError, ForeignRecord
 from speech_tools import stack
+from support.operations import page, readiness
 from support.ports import free_ports
-from tenacity import (
-    retry,
-    retry_if_exception_type,
-    retry_if_result,
-    stop_after_delay,
-    wait_fixed,
-)
+from support.waiting import until
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(180)]
 
@@ -150,34 +143,19 @@ class Running:
 
     ops: int
 
-    def page(self, path: str) -> str:
-        """Return what the recogniser's operations port says; 503 raises."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.ops}{path}", timeout=5) as answer:
-            return answer.read().decode()
-
     def wait_until_ready(self) -> None:
         """Return once what was read is passed over, which a commit says."""
-        attempt = retry(
-            retry=retry_if_exception_type(urllib.error.HTTPError),
-            stop=stop_after_delay(PATIENCE_SECONDS),
-            wait=wait_fixed(0.05),
-            reraise=True,
-        )
-        assert json.loads(attempt(self.page)("/readyz")) == {"status": "ready"}
+        ready = (200, {"status": "ready"})
+        until(lambda: readiness(self.ops), ready.__eq__, seconds=PATIENCE_SECONDS)
 
     def wait_until_counted(self, reason: str, count: float) -> None:
         """Return once so many are on the page, which is made once a second."""
-        attempt = retry(
-            retry=retry_if_result(lambda counted: counted != count),
-            stop=stop_after_delay(PATIENCE_SECONDS),
-            wait=wait_fixed(0.05),
-        )
-        attempt(self.dead_letters)(reason)
+        until(lambda: self.dead_letters(reason), count.__eq__, seconds=PATIENCE_SECONDS)
 
     def dead_letters(self, reason: str) -> float:
         """Return how many the recogniser has counted."""
         pattern = rf'^speech_asr_dead_letters_total{{reason="{reason}"}} (\S+)$'
-        found = re.search(pattern, self.page("/metrics"), re.MULTILINE)
+        found = re.search(pattern, page(self.ops, "/metrics")[1], re.MULTILINE)
         assert found
         return float(found[1])
 

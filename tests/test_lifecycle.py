@@ -5,9 +5,8 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from speech_lib.testing.mock_cluster import MockCluster
 from speech_lib.testing.registry_server import RegistryServer
 from speech_tools import stack
 from speech_tools.protocol import audio, client
+from support.operations import page, readiness
 from support.ports import free_ports
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -70,16 +70,6 @@ def start(cluster, registry, tmp_path) -> Iterator[Start]:
         yield start
 
 
-def get(port: int, path: str) -> tuple[int, Mapping]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
-    finally:
-        connection.close()
-
-
 def log_of(tmp_path: Path, service: str) -> str:
     return (tmp_path / f"{service}.log").read_text()
 
@@ -94,15 +84,15 @@ def test_broker_that_comes_late_is_waited_for(service, start, cluster, tmp_path)
     process = start(service)
     ops_port = process.wait_for(event="listening")["ops_port"]
     process.wait_for(event="waiting", what="broker")
-    assert get(ops_port, "/livez")[0] == 200
-    status, body = get(ops_port, "/readyz")
+    assert page(ops_port, "/livez")[0] == 200
+    status, body = readiness(ops_port)
     assert (status, body["status"]) == (503, "not_ready")
     assert "broker" in body["reasons"]
     cluster.set_broker_up()
     came = time.monotonic()
     process.wait_for(event="ready")
     assert time.monotonic() - came < READY_WITHIN_SECONDS
-    assert get(ops_port, "/readyz") == (200, {"status": "ready"})
+    assert readiness(ops_port) == (200, {"status": "ready"})
     assert_quiet(log_of(tmp_path, service), cluster.bootstrap_servers)
 
 
@@ -113,7 +103,7 @@ def test_registry_that_comes_late_is_waited_for(service, start, tmp_path):
     process = start(service, SCHEMA_REGISTRY_URL=f"http://127.0.0.1:{port}")
     ops_port = process.wait_for(event="listening")["ops_port"]
     process.wait_for(event="waiting", what="schema")
-    assert get(ops_port, "/readyz")[1]["reasons"].keys() >= {"schema"}
+    assert readiness(ops_port)[1]["reasons"].keys() >= {"schema"}
     with RegistryServer(port):
         came = time.monotonic()
         process.wait_for(event="ready")
@@ -214,7 +204,7 @@ def test_registry_that_goes_away_later_disturbs_nobody(start, cluster):
     url = f"ws://127.0.0.1:{listening['port']}/ws/audio"
     outcome = asyncio.run(client.stream(url, PCM, paced=False))
     assert outcome.final["status"] == "accepted"
-    assert get(listening["ops_port"], "/readyz")[0] == 200
+    assert readiness(listening["ops_port"])[0] == 200
 
 
 # Stopping

@@ -1,16 +1,22 @@
 """What the gateway stores: the very samples, where the receipt says, for as many as may speak."""
 
 import asyncio
-import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from speech_gateway import wav
+from speech_lib.events import AudioInputEvent
+from speech_lib.kafka.registry import EventDeserializer
 from speech_tools import stack
 from speech_tools.protocol import audio, client
+from support import whole_topic
 from websockets.asyncio.client import connect
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]
@@ -18,6 +24,11 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]
 GO_FORWARD = Path(__file__).parent.parent / "samples" / "go-forward-ten-meters.raw"
 LARGEST = 1_572_864 - 44
 CHUNK = 65_536
+CUTTINGS = 50
+MOST_SAMPLES = 16_000
+MOST_CUTS = 99
+"""Under the gateway's rate of messages, so that none of these clients is slowed."""
+SINGLE_BYTES = 40
 
 
 @pytest.fixture(scope="module")
@@ -34,34 +45,70 @@ def speak(url: str, pcm: bytes, *, paced: bool = False) -> dict:
     return outcome.final
 
 
-async def send_cut(url: str, pieces: list[bytes]) -> dict:
+@dataclass(frozen=True)
+class Cutting:
+    """Samples, and the places where they are cut, possibly within a sample."""
+
+    pcm: bytes
+    places: tuple[int, ...]
+
+    @property
+    def pieces(self) -> list[bytes]:
+        bounds = [0, *self.places, len(self.pcm)]
+        return [self.pcm[start:end] for start, end in pairwise(bounds)]
+
+
+@st.composite
+def cuttings(draw: st.DrawFn) -> Cutting:
+    """Draw samples, some places to cut, and sometimes a stretch of single bytes."""
+    samples = draw(st.integers(1, MOST_SAMPLES))
+    pcm = random.Random(draw(st.integers(0))).randbytes(2 * samples)  # noqa: S311 - no secret
+    within = st.integers(1, len(pcm) - 1)
+    places = draw(st.sets(within, max_size=MOST_CUTS))
+    if draw(st.booleans()):
+        start = draw(within)
+        places |= set(range(start, min(start + SINGLE_BYTES, len(pcm))))
+    return Cutting(pcm, tuple(sorted(places)))
+
+
+async def send(url: str, pieces: list[bytes]) -> str:
+    """Send each piece as a message, and return the correlation id of what was accepted."""
     async with connect(url, compression=None) as connection:
-        greeting = json.loads(await connection.recv())
+        await connection.recv()
         for piece in pieces:
             await connection.send(piece)
         await connection.send('{"event": "done"}')
         final = json.loads(await connection.recv())
-        assert final["correlation_id"] == greeting["correlation_id"]
-        return final
+        assert final["status"] == "accepted", final
+        return final["correlation_id"]
 
 
-def cuttings(pcm: bytes) -> Iterator[list[bytes]]:
-    """Cut samples at random, odd places among them, and a stretch into single bytes."""
-    chance = random.Random(5)  # noqa: S311 - the same cuts each time
-    for count in (0, 1, 7, 150):
-        cuts = sorted({0, len(pcm), *(chance.randrange(len(pcm)) for _ in range(count))})
-        yield [pcm[a:b] for a, b in itertools.pairwise(cuts)]
-    yield [*(pcm[i : i + 1] for i in range(99)), pcm[99:]]
+def read(topics) -> Mapping[str, list[bytes]]:
+    """Return the WAV files on the topic, by correlation id."""
+    decoder = EventDeserializer(topics.registry, AudioInputEvent)
+    found: dict[str, list[bytes]] = {}
+    for record in whole_topic.read(topics.kafka, topics.names["TOPIC_AUDIO_INGRESS"]):
+        event = decoder.decode(record.value)
+        found.setdefault(event.correlation_id, []).append(event.payload.audio_bytes)
+    return found
 
 
 def test_samples_on_the_topic_are_those_sent_however_cut(url, topics):
-    """The WAV on the topic holds the very samples, whether cut in one, in half samples or bytes."""
-    pcm = audio.load(GO_FORWARD).pcm[:60_000]
-    for pieces in cuttings(pcm):
-        final = asyncio.run(send_cut(url, pieces))
-        payload = topics.audio(final["correlation_id"]).payload
-        assert payload.audio_bytes == wav.wrap(pcm)
-        assert (payload.audio_format, payload.sample_rate_hz) == ("wav", 16_000)
+    """Fifty utterances, each on the topic once, sample by sample what the client had."""
+    sent: dict[str, Cutting] = {}
+
+    @settings(max_examples=CUTTINGS, deadline=None, database=None)
+    @given(cuttings())
+    def speak(cutting: Cutting) -> None:
+        sent[asyncio.run(send(url, cutting.pieces))] = cutting
+
+    speak()
+    pieces = [piece for cutting in sent.values() for piece in cutting.pieces]
+    assert len(sent) >= CUTTINGS
+    assert {len(piece) % 2 for piece in pieces} == {0, 1}
+    assert sum(len(piece) == 1 for piece in pieces) >= SINGLE_BYTES
+    stored = {each: files for each, files in read(topics).items() if each in sent}
+    assert stored == {each: [wav.wrap(cutting.pcm)] for each, cutting in sent.items()}
 
 
 def test_largest_utterance_is_stored_whole(url, topics):
@@ -96,8 +143,10 @@ def test_one_sample_more_than_the_largest_utterance_is_refused(url):
 
 
 def test_receipt_names_where_the_record_is(url, topics):
-    """Partition and offset of the receipt are those of the record."""
+    """Partition and offset of the receipt are those of the record, which tells its format."""
     receipt = speak(url, audio.load(GO_FORWARD).pcm)
+    payload = topics.audio(receipt["correlation_id"]).payload
+    assert (payload.audio_format, payload.sample_rate_hz) == ("wav", 16_000)
     record = topics.find("TOPIC_AUDIO_INGRESS", receipt["correlation_id"])
     assert (record.topic, record.partition, record.offset) == (
         receipt["topic"],

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -36,12 +37,12 @@ from speech_lib.testing.registry_server import RegistryServer
 from speech_tools import stack
 from support import compose, whole_topic
 from support.ports import free_ports
-from tenacity import retry, retry_if_exception_type, stop_after_delay
+from support.waiting import until
 
-IMAGE = "apache/kafka:4.1.0"
 ADMIN_SECONDS = 20.0
 TEST_SECONDS = 300
 USER, PASSWORD = "gateway", "not-a-secret"
+Right = tuple[ResourceType, str, AclOperation]
 Fault = Literal["none", "lose answers", "break on answer", "keep requests", "refuse"]
 
 
@@ -162,16 +163,32 @@ class Kafka:
         records = whole_topic.read(self.direct, topic)
         return {record.offset: record.key.decode() for record in records}
 
+    def give(self, *rights: Right) -> None:
+        """Let the guarded client do something."""
+        rules = [AclBinding(*_rule(right)) for right in rights]
+        admin = AdminClient(self.direct.client_config())  # as long as it is asked
+        [answer.result(ADMIN_SECONDS) for answer in admin.create_acls(rules).values()]
+
+    def take(self, right: Right) -> None:
+        """Let it do so no longer."""
+        rules = [AclBindingFilter(*_rule(right))]
+        admin = AdminClient(self.direct.client_config())
+        (answer,) = admin.delete_acls(rules).values()
+        assert len(answer.result(ADMIN_SECONDS)) == 1
+
     @contextmanager
     def permission(self, topic: str, operation: AclOperation) -> Iterator[None]:
         """Let the guarded client do something to a topic, for a while."""
-        admin = AdminClient(self.direct.client_config())
-        who = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{USER}", "*")
-        added = admin.create_acls([AclBinding(*who, operation, AclPermissionType.ALLOW)])
-        [answer.result(ADMIN_SECONDS) for answer in added.values()]
+        right = (ResourceType.TOPIC, topic, operation)
+        self.give(right)
         yield
-        rule = AclBindingFilter(*who, operation, AclPermissionType.ALLOW)
-        [answer.result(ADMIN_SECONDS) for answer in admin.delete_acls([rule]).values()]
+        self.take(right)
+
+
+def _rule(right: Right) -> tuple:
+    kind, name, operation = right
+    literal, allow = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
+    return kind, name, literal, f"User:{USER}", "*", operation, allow
 
 
 def environment(ports: Mapping[str, int], proxy_port: int) -> dict[str, str]:
@@ -212,7 +229,7 @@ def kafka() -> Iterator[Kafka]:
         docker_client = docker.from_env(timeout=60)
         stack_of.callback(docker_client.close)
         container = docker_client.containers.run(
-            IMAGE,
+            compose.image("kafka"),
             name=f"fault-kafka-{uuid.uuid4().hex[:8]}",
             detach=True,
             environment=environment(ports, proxy.port),
@@ -225,7 +242,8 @@ def kafka() -> Iterator[Kafka]:
         )
         stack_of.callback(container.remove, force=True, v=True)
         direct = KafkaSettings(bootstrap_servers=f"127.0.0.1:{ports['direct']}")
-        wait_until_up(direct)
+        attempt = partial(ensure_topics, direct, [TopicSpec("up", partitions=1)], 5.0)
+        until(attempt, lambda _: True, seconds=90, despite=(BrokerUnavailable,))
         yield Kafka(
             container,
             proxy,
@@ -238,11 +256,6 @@ def kafka() -> Iterator[Kafka]:
                 ),
             ),
         )
-
-
-@retry(retry=retry_if_exception_type(BrokerUnavailable), stop=stop_after_delay(90), reraise=True)
-def wait_until_up(kafka: KafkaSettings) -> None:
-    ensure_topics(kafka, [TopicSpec("up", partitions=1)], 5.0)
 
 
 @pytest.fixture

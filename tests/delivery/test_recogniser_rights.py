@@ -1,9 +1,6 @@
 """A recogniser on Apache Kafka that loses a right, and gets it back."""
 
-import json
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,49 +8,21 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import (
-    AclBinding,
-    AclBindingFilter,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin import AclOperation, ResourceType
 from speech_gateway.wav import wrap
 from speech_lib.events import AudioInput, AudioInputEvent
 from speech_lib.events.codec import encode
 from speech_lib.events.schemas import schema_text
 from speech_lib.kafka.registry import SchemaRegistry, subject_of
-from speech_lib.kafka.settings import KafkaSettings
 from speech_lib.testing.registry_server import RegistryServer
 from speech_tools import stack
+from support.operations import readiness
+from support.waiting import until
 
 ADMIN_SECONDS = 20.0
 PATIENCE_SECONDS = 90.0
 """Some 10 s pass before a member that is not heard of any more knows it."""
 Right = tuple[ResourceType, str, AclOperation]
-
-
-class Rights:
-    """What the recogniser's user may do."""
-
-    def __init__(self, kafka: KafkaSettings, user: str) -> None:
-        self._admin = AdminClient(kafka.client_config())
-        self._user = user
-
-    def give(self, *rights: Right) -> None:
-        made = self._admin.create_acls([AclBinding(*self._rule(each)) for each in rights])
-        [answer.result(ADMIN_SECONDS) for answer in made.values()]
-
-    def take(self, right: Right) -> None:
-        (answer,) = self._admin.delete_acls([AclBindingFilter(*self._rule(right))]).values()
-        assert len(answer.result(ADMIN_SECONDS)) == 1
-
-    def _rule(self, right: Right) -> tuple:
-        kind, name, operation = right
-        literal, allow = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
-        return kind, name, literal, f"User:{self._user}", "*", operation, allow
 
 
 @dataclass
@@ -133,17 +102,20 @@ class Scene:
         producer.produce(self.audio, value)
         assert producer.flush(ADMIN_SECONDS) == 0
 
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition; where it does not come, tell what the recogniser lacks."""
+        try:
+            until(condition, seconds=PATIENCE_SECONDS)
+        except AssertionError:
+            pytest.fail(str(self.reasons()))
+
     def said(self) -> set[str]:
         """Return the correlation ids of the texts."""
         return set(self.kafka.log(self.text).values())
 
     def reasons(self) -> dict[str, str]:
         """Return why the recogniser is not ready; empty where it is."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5):
-                return {}
-        except urllib.error.HTTPError as refused:
-            return json.load(refused)["reasons"]
+        return readiness(self.port)[1].get("reasons", {})
 
 
 @pytest.fixture
@@ -159,18 +131,10 @@ def scene(kafka, tmp_path) -> Iterator[Scene]:
 
 
 @pytest.fixture
-def rights(kafka, scene) -> Rights:
-    made = Rights(kafka.direct, kafka.guarded.sasl.username)
-    made.give(*scene.all_rights)
-    return made
-
-
-def until(condition: Callable[[], bool], scene: Scene) -> None:
-    """Ask until something is so."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, scene.reasons()
-        time.sleep(0.1)
+def rights(kafka, scene):
+    """Give the recogniser all that it needs; return what takes and gives."""
+    kafka.give(*scene.all_rights)
+    return kafka
 
 
 @pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.full)])
@@ -178,16 +142,16 @@ def test_texts_wait_for_the_right_to_write_them(scene, rights, seconds):
     """Not ready meanwhile; in the end every utterance has its text, and no dead letter."""
     scene.start()
     before = scene.speak(5)
-    until(lambda: scene.said() == before, scene)
+    scene.until(lambda: scene.said() == before)
     rights.take(scene.write_text)
     meanwhile = scene.speak(20)
-    until(lambda: scene.reasons() == {"texts": "TOPIC_AUTHORIZATION_FAILED"}, scene)
+    scene.until(lambda: scene.reasons() == {"texts": "TOPIC_AUTHORIZATION_FAILED"})
     time.sleep(seconds)  # how long the right is away is what is tried
     assert scene.reasons() == {"texts": "TOPIC_AUTHORIZATION_FAILED"}
     rights.give(scene.write_text)
     after = scene.speak(5)
-    until(lambda: scene.said() == before | meanwhile | after, scene)
-    until(lambda: scene.reasons() == {}, scene)
+    scene.until(lambda: scene.said() == before | meanwhile | after)
+    scene.until(lambda: scene.reasons() == {})
     assert scene.kafka.log(scene.dead) == {}
 
 
@@ -196,11 +160,11 @@ def test_dead_letters_wait_for_the_right_to_write_them(scene, rights):
     scene.start()
     rights.take(scene.write_dead)
     scene.write(b"none")
-    until(lambda: scene.reasons() == {"dead_letters": "TOPIC_AUTHORIZATION_FAILED"}, scene)
+    scene.until(lambda: scene.reasons() == {"dead_letters": "TOPIC_AUTHORIZATION_FAILED"})
     rights.give(scene.write_dead)
     spoken = scene.speak(5)
-    until(lambda: scene.said() == spoken, scene)
-    until(lambda: scene.reasons() == {}, scene)
+    scene.until(lambda: scene.said() == spoken)
+    scene.until(lambda: scene.reasons() == {})
     assert len(scene.kafka.log(scene.dead)) == 1
 
 
@@ -209,24 +173,24 @@ def test_a_group_that_may_not_be_joined_shows(scene, rights):
     refused = {"group": "GROUP_AUTHORIZATION_FAILED"}
     rights.take(scene.read_group)
     scene.start()
-    until(lambda: scene.reasons() == refused, scene)
+    scene.until(lambda: scene.reasons() == refused)
     rights.give(scene.read_group)
-    until(lambda: scene.reasons() == {}, scene)
+    scene.until(lambda: scene.reasons() == {})
     rights.take(scene.read_group)
-    until(lambda: scene.reasons() == refused, scene)
+    scene.until(lambda: scene.reasons() == refused)
     rights.give(scene.read_group)
     spoken = scene.speak(1)
-    until(lambda: scene.said() == spoken, scene)
+    scene.until(lambda: scene.said() == spoken)
     assert scene.reasons() == {}
 
 
 def test_a_topic_that_may_not_be_read_shows(scene, rights):
     """Also where nothing is said meanwhile, and that it may be read again."""
     scene.start()
-    until(lambda: scene.reasons() == {}, scene)
+    scene.until(lambda: scene.reasons() == {})
     rights.take(scene.read_audio)
-    until(lambda: scene.reasons() == {"group": "TOPIC_AUTHORIZATION_FAILED"}, scene)
+    scene.until(lambda: scene.reasons() == {"group": "TOPIC_AUTHORIZATION_FAILED"})
     rights.give(scene.read_audio)
-    until(lambda: scene.reasons() == {}, scene)
+    scene.until(lambda: scene.reasons() == {})
     spoken = scene.speak(1)
-    until(lambda: scene.said() == spoken, scene)
+    scene.until(lambda: scene.said() == spoken)

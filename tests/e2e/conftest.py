@@ -20,7 +20,7 @@ from docker.models.containers import Container
 from support import compose
 from support.checkout import files
 from support.ports import free_ports
-from tenacity import retry, retry_if_result, stop_after_delay, wait_exponential
+from support.waiting import until
 
 ROOT = compose.ROOT
 E2E_DIR = Path(__file__).parent
@@ -28,6 +28,8 @@ Completed = subprocess.CompletedProcess[str]
 UP_SECONDS = compose.UP_SECONDS
 SCRIPT_SECONDS = 90
 TEST_SECONDS = 900
+NOT_YET = 1
+"""What `speech trace` ends with where a text is not there."""
 PUBLISHED = (
     "KAFKA_HOST_PORT",
     "SCHEMA_REGISTRY_HOST_PORT",
@@ -109,13 +111,12 @@ class Stack(compose.Project):
 
     def transcribed(self, correlation_id: str, seconds: float = 120) -> dict[str, object]:
         """Wait for the text of an utterance and return its trace."""
-        attempt = retry(
-            retry=retry_if_result(lambda done: done.returncode == 1),
-            stop=stop_after_delay(seconds),
-            wait=wait_exponential(0.5, max=8),  # asking takes processor time too
-            retry_error_callback=lambda state: state.outcome.result(),
+        done = until(
+            lambda: self.trace(correlation_id),
+            lambda done: done.returncode != NOT_YET,
+            seconds=seconds,
+            every=2,  # asking takes processor time too
         )
-        done = attempt(self.trace)(correlation_id)
         assert (done.returncode, done.stderr) == (0, ""), self.logs("asr-service")
         return json.loads(done.stdout)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from support.waiting import until
 from websockets.sync.client import connect
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
@@ -132,13 +132,12 @@ def spoken(stack: Any, pcm: bytes) -> dict[str, Any]:
 
 def settled(stack: Any, pcm: bytes, status: str) -> dict[str, Any]:
     """Speak until the answer has a status: a broker learns of an ACL just after it is set."""
-    attempt = retry(
-        retry=retry_if_result(lambda final: final["status"] != status),
-        stop=stop_after_delay(ANSWER_SECONDS),
-        wait=wait_fixed(0.5),
-        retry_error_callback=lambda state: state.outcome.result(),
+    return until(
+        lambda: spoken(stack, pcm),
+        lambda final: final["status"] == status,
+        seconds=ANSWER_SECONDS,
+        every=0.5,
     )
-    return attempt(spoken)(stack, pcm)
 
 
 @contextmanager

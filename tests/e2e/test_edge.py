@@ -11,18 +11,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from http.client import HTTPSConnection
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+import trustme
 from support.compose import some_prefix
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from support.waiting import until
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
@@ -390,17 +386,12 @@ def test_who_reads_nothing_is_let_go_after_the_gateway_has(edge):
     """The edge waits to write what the gateway said, and no longer than a session may last."""
     settings = {"MAX_SESSION_SECONDS": "10", "DELIVERY_TIMEOUT_SECONDS": "1"}
     recreate(replace(edge.stack, settings=edge.stack.settings | settings))
-    wait_until = retry(
-        retry=retry_if_result(lambda well: not well),
-        stop=stop_after_delay(LET_GO_SECONDS),
-        wait=wait_fixed(0.5),
-    )
     try:
         with ExitStack() as opened:
             unread(edge, opened)
             assert behind(edge) == {ESTABLISHED}
-            wait_until(lambda: behind(edge) == {CLOSE_WAIT})()
-            wait_until(lambda: behind(edge) == set())()
+            until(lambda: behind(edge), {CLOSE_WAIT}.__eq__, seconds=LET_GO_SECONDS, every=0.5)
+            until(lambda: behind(edge), set().__eq__, seconds=LET_GO_SECONDS, every=0.5)
     finally:
         recreate(edge.stack)
 
@@ -484,12 +475,7 @@ def in_place_of_the_gateway(stack: Any) -> Iterator[Any]:
         network = stack.client.networks.get(f"{stack.name}_ingress")
         network.connect(double, aliases=["gateway-service"])
         double.start()
-        says_so = retry(
-            retry=retry_if_result(lambda said: not said),
-            stop=stop_after_delay(ANSWER_SECONDS),
-            wait=wait_fixed(0.1),
-        )
-        says_so(double.logs)()
+        until(double.logs, seconds=ANSWER_SECONDS)
         yield double
     finally:
         double.remove(force=True)
@@ -583,42 +569,13 @@ def test_it_does_not_start_without_what_it_needs(edge, wrong, said):
         done.remove(force=True)
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Callable[[str], tuple[Path, Path]]:
-    """Return `certificate(name)`, which makes the two files that an operator has."""
-
-    def make(name: str) -> tuple[Path, Path]:
-        key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        made = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(minutes=5))
-            .not_valid_after(now + timedelta(hours=1))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        paths = tmp_path / "tls.crt", tmp_path / "tls.key"
-        paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
-        paths[1].write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return paths
-
-    return make
-
-
-def test_an_operator_brings_a_certificate_and_the_key_in_files(edge, certificate, tmp_path):
+def test_an_operator_brings_a_certificate_and_the_key_in_files(edge, tmp_path):
     """With files in place of variables the edge serves that certificate and takes that key."""
-    tls_certificate, tls_key = certificate("localhost")
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    tls_certificate, tls_key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    issued.cert_chain_pems[0].write_to_path(tls_certificate)
+    issued.private_key_pem.write_to_path(tls_key)
     api_key = tmp_path / "api-key"
     api_key.write_text(f"{KEY}\n")
     if os.geteuid() == 0:  # as docs/security.md has it; else it is this user's
@@ -633,7 +590,8 @@ def test_an_operator_brings_a_certificate_and_the_key_in_files(edge, certificate
     stack = replace(edge.stack, settings=edge.stack.settings | files)
     recreate(stack)
     try:
-        own = Edge(stack, ssl.create_default_context(cafile=str(tls_certificate)))
+        own = Edge(stack, ssl.create_default_context())
+        authority.configure_trust(own.trust)
         with own.connect(**with_key()) as client:
             assert json.loads(client.recv(ANSWER_SECONDS))["status"] == "connected"
         assert own.refusal(**with_key(OLD_KEY)) == (403, "api_key_refused")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from support import promtool
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from support.waiting import until
 
 FOLDER = promtool.ROOT / "deploy/observability"
 ALERTS = yaml.safe_load((FOLDER / "alerts.yml").read_text())
@@ -111,15 +111,7 @@ class Prometheus:
 
     def wait_for(self, expression: str, fits: Callable[[list[dict[str, Any]]], bool]) -> None:
         """Ask until the answer fits."""
-        attempt = retry(
-            retry=retry_if_result(lambda found: not fits(found)),
-            stop=stop_after_delay(NOTICED_SECONDS),
-            wait=wait_fixed(1),
-            retry_error_callback=lambda state: pytest.fail(
-                f"{expression}: {state.outcome.result()}"
-            ),
-        )
-        attempt(self.query)(expression)
+        until(lambda: self.query(expression), fits, seconds=NOTICED_SECONDS, every=1)
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,21 @@ those of the documents themselves, in their order.
 
 import json
 import re
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from docker.models.containers import Container
 from support.checkout import ROOT
 from support.documents import Command, commands, parse
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from support.waiting import until
 
 DOCUMENTS = ("operations.md", "runbook.md")
 TEXT_SECONDS = 120
 SAMPLE = "samples/go-forward-ten-meters.raw"
 CHANGING = {"up", "build", "stop", "start", "restart"}
+Completed = subprocess.CompletedProcess[str]
 ELSEWHERE = {"down", "push", "pull"}
 """The way out of this very stack, and what needs a registry of images."""
 
@@ -72,19 +75,15 @@ def speak(stack) -> str:
     return accepted["correlation_id"]
 
 
-in_time = retry(  # of `trace`, 1 means that a text is not there yet
-    retry=retry_if_result(lambda done: done.returncode == 1),
-    stop=stop_after_delay(TEXT_SECONDS),
-    wait=wait_fixed(1),
-    retry_error_callback=lambda state: state.outcome.result(),
-)
+def in_time(trace: Callable[[], Completed]) -> Completed:
+    """Trace until the text is there: 1 means that it is not."""
+    return until(trace, lambda done: done.returncode != 1, seconds=TEXT_SECONDS, every=1)
 
 
 def texts(stack, correlation_id: str) -> list[str]:
     """Wait for the texts of an utterance, as the container of tools sees them."""
-    done = in_time(stack.compose)(
-        "run", "--rm", "tools", "speech", "trace", correlation_id, "--json"
-    )
+    command = ("run", "--rm", "tools", "speech", "trace", correlation_id, "--json")
+    done = in_time(lambda: stack.compose(*command))
     assert done.returncode == 0, done.stderr
     return [result["text"] for result in json.loads(done.stdout)["results"]]
 
@@ -121,7 +120,7 @@ def test_nothing_is_published(watched):
 @pytest.mark.parametrize("command", LOOKING, ids=" ".join)
 def test_what_looks_inside_works(watched, spoken, command):
     """Each command that only looks ends with 0 where all is well."""
-    done = in_time(watched.run)(*filled_in(command, CORRELATION_ID=spoken))
+    done = in_time(lambda: watched.run(*filled_in(command, CORRELATION_ID=spoken)))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -138,15 +137,11 @@ def following(watched) -> Iterator[Container]:
 
 def test_following_shows_what_is_said_until_ctrl_c(watched, following):
     """An utterance that is spoken meanwhile is shown with its text; then it ends with 130."""
-    shows = retry(
-        retry=retry_if_result(lambda said: not said),
-        stop=stop_after_delay(TEXT_SECONDS),
-        wait=wait_fixed(0.5),
-    )
-    shows(lambda: "bars:" in following.logs().decode())()  # its first line: it reads now
+    shows = partial(until, seconds=TEXT_SECONDS, every=0.5)
+    shows(lambda: "bars:" in following.logs().decode())  # its first line: it reads now
     correlation_id = speak(watched)
     line = re.compile(f"{correlation_id} .* go forward ten meters$", re.MULTILINE)
-    shows(lambda: line.search(following.logs().decode()))()
+    shows(lambda: line.search(following.logs().decode()))
     following.kill("SIGINT")
     assert following.wait()["StatusCode"] == 130
 

@@ -8,7 +8,7 @@ from urllib.request import Request, urlopen
 import pytest
 from speech_tools.operations import metrics_page
 from speech_tools.protocol import audio
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from support.waiting import until
 from websockets.asyncio.client import connect
 
 REGISTRY_SECONDS = 10
@@ -95,12 +95,11 @@ async def speak_to_nobody(stack, pcm):
 def recover(stack, *services):
     """Start services, and wait for them: `up --wait` gives up at once where one is unhealthy."""
     assert stack.compose("start", *services).returncode == 0
-    healthy = retry(
-        retry=retry_if_result(lambda states: states != {"healthy"}),
-        stop=stop_after_delay(RECOVERY_SECONDS),
-        wait=wait_fixed(0.5),
+    until(
+        lambda: {stack.container(service).health for service in services},
+        {"healthy"}.__eq__,
+        seconds=RECOVERY_SECONDS,
     )
-    healthy(lambda: {stack.container(service).health for service in services})()
 
 
 def lag(stack):

@@ -24,7 +24,7 @@ from support.cluster import FILES, PUBLISHED, Cluster
 from support.crowd import Crowd
 from support.ledger import Entry, Figures, Findings
 from support.ports import free_ports
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+from support.waiting import until
 
 TEST_SECONDS = 600
 FULL_TEST_SECONDS = 1_800
@@ -190,7 +190,5 @@ def gateway_port() -> int:
 def ready(cluster) -> None:
     """Wait until the gateway in its container is ready."""
     port = cluster.project.ports["GATEWAY_OPS_HOST_PORT"]
-    attempt = retry(
-        retry=retry_if_exception_type(OSError), stop=stop_after_delay(30), wait=wait_fixed(0.2)
-    )
-    attempt(urlopen)(f"http://localhost:{port}/readyz", timeout=5).close()
+    url = f"http://localhost:{port}/readyz"
+    until(lambda: urlopen(url, timeout=5), seconds=30, despite=(OSError,)).close()

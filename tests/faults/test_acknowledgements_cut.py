@@ -12,7 +12,7 @@ from support import whole_topic
 from support.cluster import SERVICES, gateway_proxy
 from support.crowd import Crowd
 from support.ledger import Findings, Verdict
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from support.waiting import until
 
 TOPIC = "speech.audio.ingress"
 CLIENTS = 10
@@ -49,12 +49,9 @@ async def ten_while_cut(cluster, crowd: Crowd, cut, seconds: float) -> tuple[int
 
 def wait_for_more(cluster, before: int) -> None:
     """Return as soon as the topic has grown."""
-    attempt = retry(
-        retry=retry_if_result(lambda count: count <= before),
-        stop=stop_after_delay(DELIVERY_SECONDS),
-        wait=wait_fixed(0),
+    until(
+        lambda: whole_topic.count(cluster.kafka, TOPIC) > before, seconds=DELIVERY_SECONDS, every=0
     )
-    attempt(whole_topic.count)(cluster.kafka, TOPIC)
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.full)])

@@ -8,7 +8,7 @@ import pytest
 from support.cluster import Cluster, Fault
 from support.crowd import Crowd
 from support.ledger import Findings
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from support.waiting import until
 
 TOPIC = "speech.audio.ingress"
 STEADY = 20
@@ -81,12 +81,7 @@ class Injector:
 def wait_for_more(crowd: Crowd, count: int) -> None:
     """Return when so many more utterances have been accepted."""
     enough = crowd.accepted + count
-    attempt = retry(
-        retry=retry_if_result(lambda accepted: accepted < enough),
-        stop=stop_after_delay(120),
-        wait=wait_fixed(0.1),
-    )
-    attempt(lambda: crowd.accepted)()
+    until(lambda: crowd.accepted >= enough, seconds=120)
 
 
 @pytest.mark.parametrize(

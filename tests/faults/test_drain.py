@@ -1,19 +1,17 @@
 """Ten clients speak when the gateway is told to stop: each keeps what it has said."""
 
 import asyncio
-import json
 import random
 import signal
 from collections import Counter
 from dataclasses import dataclass, field
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 from speech_tools.protocol.audio import BYTES_PER_SECOND
 from speech_tools.protocol.client import Frame, Hooks
 from speech_tools.speakers import Spoken, say
 from support.crowd import operation_of
 from support.ledger import Findings
+from support.operations import readiness
 
 CLIENTS = 10
 DRAIN_SECONDS = 4
@@ -38,16 +36,6 @@ class Speaker:
     def _hear(self, frame: Frame) -> None:
         if frame["status"] == "draining":
             self.told.set()
-
-
-def readiness(port: int) -> tuple[int, dict]:
-    """Return status and body of `/readyz`."""
-    try:
-        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
-            return answer.status, json.load(answer)
-    except HTTPError as error:
-        with error:
-            return error.code, json.load(error)
 
 
 async def drain(gateway, speakers: list[Speaker]) -> tuple[list[Spoken], int, dict]:

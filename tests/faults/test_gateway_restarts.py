@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 from support.crowd import Crowd
 from support.ledger import Findings
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from support.waiting import until
 
 GRACE_SECONDS = 40
 """What compose gives the gateway to end."""
@@ -19,12 +19,7 @@ SPOKEN_BETWEEN = 15
 def wait_for_more(crowd: Crowd) -> None:
     """Return when a few more utterances have been accepted."""
     enough = crowd.accepted + SPOKEN_BETWEEN
-    attempt = retry(
-        retry=retry_if_result(lambda accepted: accepted < enough),
-        stop=stop_after_delay(60),
-        wait=wait_fixed(0.02),
-    )
-    attempt(lambda: crowd.accepted)()
+    until(lambda: crowd.accepted >= enough, seconds=60, every=0.02)
 
 
 class Restarts:

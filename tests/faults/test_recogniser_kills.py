@@ -20,7 +20,7 @@ from speech_lib.kafka.records import ReceivedRecord
 from speech_tools import stack
 from speech_tools.protocol import audio, client
 from support import whole_topic
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 SPEECH = audio.load(ROOT / "samples" / "go-forward-ten-meters.raw").pcm
@@ -61,20 +61,10 @@ class Texts:
         return Counter((each.key.decode(), each.headers[INPUT_EVENT_ID]) for each in self.read())
 
     def wait_for_one_more(self, before: int) -> None:
-        attempt = retry(
-            retry=retry_if_result(lambda count: count <= before),
-            stop=stop_after_delay(FIRST_TEXT_SECONDS),
-            wait=wait_fixed(0.05),
-        )
-        attempt(self.count)()
+        until(lambda: self.count() > before, seconds=FIRST_TEXT_SECONDS)
 
     def wait_for_all(self, wanted: set[tuple[str, str]]) -> None:
-        attempt = retry(
-            retry=retry_if_result(lambda there: not wanted <= there.keys()),
-            stop=stop_after_delay(ALL_TEXTS_SECONDS),
-            wait=wait_fixed(0.5),
-        )
-        attempt(self.inputs)()
+        until(lambda: wanted <= self.inputs().keys(), seconds=ALL_TEXTS_SECONDS, every=0.5)
 
 
 def kill_while_working(

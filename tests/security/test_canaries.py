@@ -15,15 +15,12 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+import trustme
 from confluent_kafka import Producer
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from speech_gateway import wav
 from speech_gateway.handshake import PATH
 from speech_gateway.testing import RawClient, raw_client, request
@@ -226,14 +223,8 @@ def registry() -> Iterator[HostileRegistry]:
 
 def authority(folder: Path) -> Path:
     """Write the certificate of an authority that has signed nothing, and return where it is."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "nobody")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name)
-    builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(now).not_valid_after(now + timedelta(days=1))
     path = folder / "authority.pem"
-    path.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    trustme.CA().cert_pem.write_to_path(path)
     return path
 
 

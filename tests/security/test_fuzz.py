@@ -1,16 +1,20 @@
-"""Each reader of foreign bytes under inputs that its own coverage leads to (`support.fuzz`)."""
+"""Each reader of foreign bytes under inputs that its own coverage leads to (`support.fuzz`).
+
+`--fuzz-seconds` says how long. An input that breaks a target is printed: put it among its seeds,
+which every quick run tries.
+"""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support.fuzz import __main__ as fuzz
+from support.checkout import ROOT
 from support.fuzz.targets import TARGETS, Target
 
-TESTS = Path(__file__).parents[1]
 needs_atheris = pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None,
     reason="needs atheris: on Linux and x86-64 `scripts/test --full` installs it",
@@ -28,16 +32,32 @@ TARGETS = {"planted": Target("a fault behind three conditions", run, (b"",), lon
 """
 
 
-def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the script to its end."""
-    return subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, "-m", "support.fuzz", *arguments],
-        cwd=TESTS,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+@pytest.fixture
+def fuzz(tmp_path, monkeypatch, pytestconfig):
+    """Look for an input that breaks a target; return what libFuzzer did and said."""
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT / 'tests'}")
+
+    def run(module: str, name: str, target: Target) -> "subprocess.CompletedProcess[str]":
+        corpus = tmp_path / "corpus"
+        corpus.mkdir()
+        for number, seed in enumerate(target.seeds):
+            (corpus / f"seed-{number}").write_bytes(seed)
+        seconds = pytestconfig.getoption("--fuzz-seconds")
+        options = [f"-max_total_time={seconds}", "-timeout=5", "-rss_limit_mb=1024"]
+        options += [f"-max_len={target.longest}", "-print_final_stats=1", str(corpus)]
+        return subprocess.run(  # noqa: S603 - our own module
+            [sys.executable, "-m", "support.fuzz", module, name, *options],
+            cwd=tmp_path,  # where libFuzzer leaves an input that breaks it
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=seconds + 60,
+        )
+
+    return run
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -49,64 +69,25 @@ def test_a_target_takes_what_it_begins_with(name):
 
 @needs_atheris
 @pytest.mark.full
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(0)  # as long as it is told
 @pytest.mark.parametrize("name", TARGETS)
-def test_no_input_breaks_a_reader(name, tmp_path):
+def test_no_input_breaks_a_reader(fuzz, name):
     """Thousands of inputs a second, each taken or refused as the reader's documentation says."""
-    done = run_script(name, "--seconds", "10", "--findings", str(tmp_path))
-    assert (done.returncode, done.stderr, list(tmp_path.iterdir())) == (0, "", [])
-    assert done.stdout.startswith(f"{name}: nothing broke it (")
-    assert min(int(number) for number in re.findall(r"\d+", done.stdout)) > 10
+    done = fuzz("support.fuzz.targets", name, TARGETS[name])
+    assert done.returncode == 0, done.stdout
+    (runs,) = map(int, re.findall(r"number_of_executed_units: +(\d+)", done.stdout))
+    branches = max(map(int, re.findall(r"cov: (\d+)", done.stdout)))
+    print(f"{name}: {runs} inputs through {branches} branches")  # noqa: T201 - seen with -rP
+    assert min(runs, branches) > 10
 
 
 @needs_atheris
 @pytest.mark.full
-def test_a_fault_that_no_chance_would_find_is_found_and_kept(tmp_path, monkeypatch, capsys):
-    """Coverage leads to three bytes in a row; the input is kept, and breaks it once more."""
-    (tmp_path / "planted_targets.py").write_text(PLANTED)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    plan = fuzz.Hunt(seconds=30, corpus=tmp_path / "corpus", findings=tmp_path / "findings")
-    target = Target("", lambda _: None, (b"",))
-    found = fuzz.hunt("planted", target, plan, "planted_targets")
-    assert fuzz.report("planted", found) is fuzz.Exit.BROKEN
-    said = capsys.readouterr().err
-    assert "IndexError: planted" in said
-    assert said.splitlines()[-1].endswith(f"the input is in {found.kept}")
-    assert found.kept.read_bytes()[:3] == b"RIF"
-    again = fuzz.try_again("planted", found.kept, "planted_targets")
-    assert (again.broken, again.kept) == (True, None)
-
-
-@needs_atheris
-@pytest.mark.full
-def test_one_input_can_be_tried_again(tmp_path):
-    """A finding that is mended passes, with exit code 0."""
-    (tmp_path / "input").write_bytes(b'{"event":"done"}')
-    done = run_script("message", "--input", str(tmp_path / "input"))
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.security
-def test_without_its_engine_one_line_says_so():
-    """Where atheris is not installed, nothing else is tried."""
-    without = (
-        "import runpy, sys; sys.modules['atheris'] = None; "
-        "sys.argv = ['fuzz', 'message']; runpy.run_module('support.fuzz', run_name='__main__')"
-    )
-    done = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, "-c", without],
-        cwd=TESTS,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert (done.returncode, done.stderr) == (fuzz.Exit.NO_ENGINE, f"{fuzz.NO_ENGINE}\n")
-
-
-@pytest.mark.security
-@pytest.mark.parametrize("arguments", [["nothing"], ["message", "--seconds", "0"], []])
-def test_wrong_usage_ends_with_2(arguments):
-    """Before anything is tried."""
-    done = run_script(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
+def test_a_fault_that_no_chance_would_find_is_found_and_told(fuzz, tmp_path: Path):
+    """Coverage leads to three bytes in a row; the input is printed, and kept in a file."""
+    (tmp_path / "planted.py").write_text(PLANTED)
+    done = fuzz("planted", "planted", Target("", lambda _: None, (b"",), longest=8))
+    assert done.returncode != 0
+    assert "IndexError: planted" in done.stdout
+    (kept,) = re.findall(r"Test unit written to (\S+)", done.stdout)
+    assert (tmp_path / kept).read_bytes()[:3] == b"RIF"

@@ -1,46 +1,77 @@
-"""Find the Autobahn|Testsuite on this machine, run it against a WebSocket server, read its report.
+"""Run the Autobahn|Testsuite against the gateway's WebSocket server.
 
-Used by `conformance`. The suite is written for Python 2.7: where that is found, the suite is
-installed beside it in an environment of its own, once; else its public image is used, if it is
-already here.
+The suite wants its messages back. So it talks to the gateway's own server, with its settings,
+connection, admission and handshake, in which an echo stands in the place of the session.
 """
 
 import asyncio
-import hashlib
 import json
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from speech_gateway.connection import GatewayConnection
+from speech_gateway.errors import Ending
+from speech_gateway.server import GatewayServer
+from speech_gateway.testing import run_server
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+from support.checkout import ROOT
+
 REQUIREMENTS = Path(__file__).parent / "autobahn-requirements.txt"
-TOOLS = ROOT / ".tools"
+HOME = ROOT / ".tools" / "autobahn"
 IMAGE = "crossbario/autobahn-testsuite"
 MISSING = (
-    "needs the Autobahn|Testsuite: a Python 2.7 (python2.7 on PATH, or one of pyenv), "
+    "needs the Autobahn|Testsuite: a Python 2.7 with pip (python2.7 on PATH, or one of pyenv), "
     f"or the Docker image (docker pull {IMAGE})"
 )
 
-_AGENT = "server"
-_OUTPUT = "output.txt"
-_START = "from autobahntestsuite.wstest import run; run()"
-_INSTALL_SECONDS = 180
+_START = "import site; site.addsitedir({!r}); from autobahntestsuite.wstest import run; run()"
 _RUN_SECONDS = 120
 _LOOK_SECONDS = 20
 
 
-class AutobahnError(Exception):
-    """The suite could not be installed or run; the text is the one line for the user."""
+class _Inbox:
+    """Keeps what a connection hands over until the echo takes it."""
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue[str | bytes | Ending] = asyncio.Queue()
+
+    def receive(self, message: str | bytes) -> None:
+        self.events.put_nowait(message)
+
+    def end(self, ending: Ending) -> None:
+        self.events.put_nowait(ending)
+
+    def lost(self) -> None:
+        self.events.put_nowait(Ending.DISCONNECT)
+
+
+class EchoGateway(GatewayServer):
+    """The gateway's server, but for what it does with an admitted client's messages."""
+
+    async def _serve_client(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, GatewayConnection)
+        inbox = _Inbox()
+        connection.listen(inbox)
+        with suppress(ConnectionClosed):
+            while not isinstance(event := await inbox.events.get(), Ending):
+                await connection.send(event)
+            if event is Ending.RATE_LIMITED:
+                await connection.cut(1008, "rate_limited")
+            else:
+                connection.fail()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a server did in one case.
+    """How the server did in one case.
 
     Attributes:
         verdict: OK, NON-STRICT, INFORMATIONAL, UNIMPLEMENTED or FAILED, also for its closing.
@@ -51,159 +82,72 @@ class Outcome:
     code: int | None
 
 
-Suite = Callable[[Path], Sequence[str]]
-"""A suite that can be run: the command that is `wstest` in a directory, without its arguments."""
+def command(folder: Path) -> Sequence[str] | None:
+    """Return what runs `wstest` in a folder; None where nothing on this machine can.
 
-
-def find() -> Suite | None:
-    """Return the suite of this machine, installed if need be; None where nothing can run it.
-
-    Raises:
-        AutobahnError: if it cannot be installed although there is a Python for it.
+    The suite is written for Python 2.7. Where there is one, the suite is installed into `.tools/`,
+    once; else its public image is used, if it has been pulled.
     """
-    if python := next(filter(_is_python_2, _candidates()), None):
-        own = str(_install(python) / "bin" / "python")
-        return lambda _: (own, "-c", _START)
-    return _in_container if _has_image() else None
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    candidates = ["python2.7", *map(str, pyenv.glob("versions/2.7*/bin/python2.7"))]
+    for python in candidates:
+        # Run it: a shim of that name need not have that Python behind it.
+        if _succeeds(python, "-m", "pip", "--version"):
+            _install(python)
+            return python, "-c", _START.format(str(HOME))
+    if not _succeeds("docker", "image", "inspect", IMAGE):
+        return None
+    volume = (f"--volume={folder}:/suite", "--workdir=/suite")
+    user = f"--user={os.getuid()}:{os.getgid()}"
+    return "docker", "run", "--rm", "--network=host", user, *volume, IMAGE, "wstest"
 
 
-async def run(suite: Suite, url: str, cases: Sequence[str], directory: Path) -> dict[str, Outcome]:
-    """Try `cases` (`"1.*"` is all of section 1) on the server at `url`.
+async def outcomes(wstest: Sequence[str], cases: Sequence[str], folder: Path) -> dict[str, Outcome]:
+    """Try `cases` (`"1.*"` is all of section 1) and return how each ended.
 
     Args:
-        suite: What `find` returned.
-        url: Of a server on this machine that echoes every message.
+        wstest: What `command` returned for this folder.
         cases: Numbers, or patterns of them.
-        directory: Where the suite writes its report and its output.
-
-    Raises:
-        AutobahnError: if it ends without a report.
-        TimeoutError: if it does not end.
+        folder: Where the suite leaves its own pages, under `report`.
     """
-    spec = {
-        "outdir": "report",
-        "servers": [{"agent": _AGENT, "url": url}],
-        "cases": list(cases),
-        "exclude-cases": [],
-        "exclude-agent-cases": {},
-    }
-    (directory / "spec.json").write_text(json.dumps(spec))
-    report = directory / "report" / "index.json"
-    report.unlink(missing_ok=True)
-    command = [*suite(directory), "-m", "fuzzingclient", "-s", "spec.json"]
-    async with asyncio.timeout(_RUN_SECONDS), _running(command, directory) as process:
-        code = await process.wait()
-    if code != 0 or not report.exists():
-        said = _last_line((directory / _OUTPUT).read_text(errors="replace"))
-        raise AutobahnError(f"the suite ended with code {code} and no report: {said}")
-    return read(report.read_text())
-
-
-def read(report: str) -> dict[str, Outcome]:
-    """Return the outcome of each case from the suite's `index.json`.
-
-    Raises:
-        AutobahnError: if the suite never reached the server.
-    """
-    agents = json.loads(report)
-    if _AGENT not in agents:
-        raise AutobahnError("the suite did not reach the server")
-    return {
-        case: Outcome(_verdict(told["behavior"], told["behaviorClose"]), told["remoteCloseCode"])
-        for case, told in agents[_AGENT].items()
-    }
-
-
-def _verdict(behavior: str, closing: str) -> str:
-    """Return one verdict for what happened before the close, and for the close."""
-    return behavior if closing in {"OK", "INFORMATIONAL"} else "FAILED"
-
-
-@asynccontextmanager
-async def _running(
-    command: Sequence[str], directory: Path
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    with (directory / _OUTPUT).open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=directory,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=asyncio.subprocess.STDOUT,
+    async with run_server(kind=EchoGateway) as server:
+        agent = {"agent": "gateway", "url": server.url}
+        spec = {"outdir": "report", "servers": [agent], "cases": list(cases), "exclude-cases": []}
+        (folder / "spec.json").write_text(json.dumps(spec | {"exclude-agent-cases": {}}))
+        suite = await asyncio.create_subprocess_exec(
+            *wstest, "-m", "fuzzingclient", "-s", "spec.json", cwd=folder
         )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.terminate()  # `docker run` passes it on to the container
-            await process.wait()
+        try:
+            await asyncio.wait_for(suite.wait(), _RUN_SECONDS)
+        finally:
+            if suite.returncode is None:
+                suite.terminate()  # `docker run` passes it on to the container
+                await suite.wait()
+    told = json.loads((folder / "report" / "index.json").read_text())
+    return {case: _outcome(each) for case, each in told["gateway"].items()}
 
 
-# Where it is
+def _outcome(told: Mapping[str, Any]) -> Outcome:
+    """Return one verdict for what happened before the close, and for the close."""
+    good = told["behaviorClose"] in {"OK", "INFORMATIONAL"}
+    return Outcome(told["behavior"] if good else "FAILED", told["remoteCloseCode"])
 
 
-def _candidates() -> Iterator[str]:
-    if found := shutil.which("python2.7"):
-        yield found
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    yield from map(str, sorted(pyenv.glob("versions/2.7*/bin/python2.7"), reverse=True))
+def _install(python: str) -> None:
+    if HOME.exists():
+        return
+    part = HOME.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    options = ("--quiet", "--no-deps", "--target", str(part), "--requirement", str(REQUIREMENTS))
+    subprocess.run([python, "-m", "pip", "install", *options], check=True)  # noqa: S603
+    part.rename(HOME)
 
 
-def _is_python_2(candidate: str) -> bool:
-    """Run it: a shim of that name need not have that Python behind it."""
-    code = "import sys; sys.exit(sys.version_info[:2] != (2, 7))"
-    return _succeeds([candidate, "-c", code])
-
-
-def _has_image() -> bool:
-    docker = shutil.which("docker")
-    return docker is not None and _succeeds([docker, "image", "inspect", IMAGE])
-
-
-def _succeeds(command: Sequence[str]) -> bool:
+def _succeeds(*words: str) -> bool:
     try:
         ended = subprocess.run(  # noqa: S603 - no shell
-            command, check=False, capture_output=True, timeout=_LOOK_SECONDS
+            words, check=False, capture_output=True, timeout=_LOOK_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
     return ended.returncode == 0
-
-
-def _in_container(directory: Path) -> Sequence[str]:
-    return (
-        *("docker", "run", "--rm", "--network", "host"),
-        *("--user", f"{os.getuid()}:{os.getgid()}"),
-        *("--volume", f"{directory}:/conformance", "--workdir", "/conformance"),
-        *(IMAGE, "wstest"),
-    )
-
-
-def _install(python: str) -> Path:
-    """Return an environment of `python` that holds the suite, as it is pinned at the moment."""
-    wanted = hashlib.sha256(python.encode() + REQUIREMENTS.read_bytes()).hexdigest()
-    home = TOOLS / f"autobahn-{wanted[:8]}"
-    whole = home / "installed"
-    if not whole.exists():
-        print("installing the Autobahn|Testsuite into .tools/", file=sys.stderr)
-        _must([sys.executable, "-m", "virtualenv", "--clear", "--python", python, str(home)])
-        pip = (str(home / "bin" / "pip"), "--disable-pip-version-check", "install")
-        _must([*pip, "--no-deps", "--requirement", str(REQUIREMENTS)])
-        whole.touch()
-    return home
-
-
-def _must(command: Sequence[str]) -> None:
-    try:
-        ended = subprocess.run(  # noqa: S603 - no shell
-            command, check=False, capture_output=True, text=True, timeout=_INSTALL_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        raise AutobahnError("cannot install the Autobahn|Testsuite: it takes too long") from None
-    if ended.returncode != 0:
-        said = _last_line(ended.stderr or ended.stdout)
-        raise AutobahnError(f"cannot install the Autobahn|Testsuite: {said}")
-
-
-def _last_line(said: str) -> str:
-    return (said.strip().splitlines() or ["it said nothing"])[-1]

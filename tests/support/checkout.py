@@ -57,14 +57,13 @@ class Checkout:
         """Run a command to its end, there; a path is looked up from the copy's root."""
         program = self.root / command[0]
         inherited = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
-        path = f"{inherited['PATH']}{os.pathsep}{_OWN_UV}"
         return subprocess.run(  # noqa: S603 - commands of our own tests
             [str(program) if program.is_file() else command[0], *command[1:]],
             check=False,
             capture_output=True,
             text=True,
             cwd=self.root,
-            env=inherited | _GIT_ENVIRONMENT | {"PATH": path} | self.settings,
+            env=inherited | _GIT_ENVIRONMENT | {"PATH": path()} | self.settings,
             timeout=timeout,
         )
 
@@ -112,6 +111,11 @@ def files() -> tuple[Path, ...]:
     ).stdout
     paths = (Path(name) for name in sorted(set(listed.split("\0")) - {""}))
     return tuple(path for path in paths if (ROOT / path).is_file())
+
+
+def path() -> str:
+    """Return the `PATH` of commands in a copy: the inherited one, with the checkout's uv."""
+    return f"{os.environ['PATH']}{os.pathsep}{_OWN_UV}"
 
 
 def copy(target: Path) -> Checkout:

@@ -7,6 +7,7 @@ whatever happened in between.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not re-exported
@@ -16,10 +17,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 from docker.models.containers import Container  # type: ignore[import-untyped]
 from speech_lib.kafka.admin import TopicSpec, ensure_topics
 from speech_lib.kafka.settings import KafkaSettings, client_logger
-from tenacity import retry, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
 from support import compose
 from support.toxiproxy import Toxiproxy
+from support.waiting import until
 
 FILES = ("docker-compose.yml", "tests/faults/docker-compose.cluster.yml")
 SERVICES = {1: "kafka", 2: "kafka-2", 3: "kafka-3"}
@@ -38,12 +39,7 @@ _REQUEST_SECONDS = 5.0
 
 Fault = Callable[[int], AbstractContextManager[None]]
 
-_until = retry(
-    retry=retry_if_result(lambda done: not done) | retry_if_exception_type(KafkaException),
-    stop=stop_after_delay(CHANGE_SECONDS),
-    wait=wait_fixed(0.3),
-    reraise=True,
-)
+_until = partial(until, seconds=CHANGE_SECONDS, every=0.3, despite=(KafkaException,))
 
 
 @dataclass(frozen=True)
@@ -96,18 +92,18 @@ class Cluster:
         """Return when others lead all partitions that a broker led.
 
         Raises:
-            tenacity.RetryError, KafkaException: They do not in time.
+            AssertionError: They do not in time.
         """
         others = set(SERVICES) - {broker}
-        _until(lambda: set(self.leaders(topic, without=broker).values()) <= others)()
+        _until(lambda: set(self.leaders(topic, without=broker).values()) <= others)
 
     def wait_until_whole(self, topic: str) -> None:
         """Return when every partition is on all three brokers again.
 
         Raises:
-            tenacity.RetryError, KafkaException: They are not in time.
+            AssertionError: They are not in time.
         """
-        _until(lambda: all(len(each.isrs) == len(SERVICES) for each in self._partitions(topic)))()
+        _until(lambda: all(len(each.isrs) == len(SERVICES) for each in self._partitions(topic)))
 
     def _partitions(self, topic: str, without: int | None = None) -> list[PartitionMetadata]:
         admin = AdminClient(

@@ -13,10 +13,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import docker  # type: ignore[import-untyped]
+import yaml  # type: ignore[import-untyped]
 from docker.models.containers import Container  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +54,13 @@ def _succeeds(*command: str) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return done.returncode == 0
+
+
+@cache
+def image(service: str) -> str:
+    """Return the image that a service runs from, as the file has it."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return str(services[service]["image"])
 
 
 def some_prefix() -> str:

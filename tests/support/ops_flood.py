@@ -4,30 +4,22 @@ Each is a process of its own at the lowest priority, as in `flood`. Used by the 
 operations port.
 """
 
-import os
 import select
 import socket
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager, suppress
-from multiprocessing import get_context
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, suppress
 
-_LOWEST_PRIORITY = 19
+from support.strangers import at_work
+
 _PATIENCE_SECONDS = 5.0
 _READ_BYTES = 1 << 20
 _REQUESTS = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 2_000
 
 
-@contextmanager
-def askers(port: int, seconds: float, count: int = 4) -> Iterator[list[Future[int]]]:
+def askers(port: int, seconds: float, count: int = 4) -> AbstractContextManager[list[Future[int]]]:
     """Run askers for so many seconds; how many bytes each was sent is known afterwards."""
-    with ProcessPoolExecutor(
-        count, get_context("spawn"), initializer=os.nice, initargs=(_LOWEST_PRIORITY,)
-    ) as pool:
-        for each in [pool.submit(time.monotonic) for _ in range(count)]:
-            each.result()  # they are there, and have imported what they need
-        yield [pool.submit(ask, port, seconds) for _ in range(count)]
+    return at_work(count, ask, port, seconds)
 
 
 def ask(port: int, seconds: float) -> int:

@@ -28,4 +28,4 @@ def free_ports(names: Sequence[str]) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    print(*free_ports(sys.argv[1:]).values())
+    print(*free_ports(sys.argv[1:]).values())  # noqa: T201 - for scripts/with-kafka

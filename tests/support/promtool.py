@@ -6,12 +6,10 @@ Used by the tests of the metrics pages, the alert rules and the dashboard.
 import os
 import shutil
 import subprocess
-from functools import cache
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]
+from support.compose import ROOT, image
 
-ROOT = Path(__file__).parents[2]
 RUN_SECONDS = 300
 """The image may have to be fetched."""
 
@@ -37,12 +35,5 @@ def _in_a_container(folder: Path) -> list[str]:
         *("docker", "run", "--rm", "-i", "--network", "none", "--cap-drop", "ALL"),
         *("--user", f"{os.getuid()}:{os.getgid()}"),  # whose files they are
         *("--volume", f"{folder}:/checked:ro", "--workdir", "/checked"),
-        *("--entrypoint", "promtool", image()),
+        *("--entrypoint", "promtool", image("prometheus")),
     ]
-
-
-@cache
-def image() -> str:
-    """Return the image that compose runs Prometheus from."""
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    return str(services["prometheus"]["image"])

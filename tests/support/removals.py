@@ -1,7 +1,7 @@
 """Take one control out of a copy of the checkout, and see whether its tests notice.
 
-Used by `controls.py`, which reads what to take out from `tests/controls.toml`. A test that passes
-without the control that it is said to prove proves nothing.
+`tests/controls.toml` names what to take out, and the tests. A test that passes without the control
+that it is said to prove proves nothing.
 """
 
 import os
@@ -12,15 +12,14 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 
 from support.checkout import ROOT, Checkout
 
 TABLE = ROOT / "tests" / "controls.toml"
-RUN_SECONDS = 300
+RUN_SECONDS, SECONDS_A_TEST = 300, 20
 _SOURCES = ("speech-lib/src", "services/gateway/src", "services/asr/src", "tools/src")
-_PASSED, _FAILED = 0, 1
 _DOES_NOT_RUN = re.compile(
     r"\b(?:Name|UnboundLocal|Syntax|Indentation|Import|ModuleNotFound)Error\b"
 )
@@ -62,13 +61,12 @@ class Control:
     tests: tuple[str, ...]
 
 
-class Verdict(StrEnum):
-    """What came of a removal."""
+class Verdict(Enum):
+    """What came of a removal; of several tests the first of these counts."""
 
-    NOTICED = "noticed"
-    UNNOTICED = "UNNOTICED"
-    BROKEN = "BROKEN"
-    """The tests, or the code without the control, did not run, so nothing is known."""
+    BROKEN = "the tests, or the code without the control, did not run: nothing is known"
+    UNNOTICED = "a test passed without the control"
+    NOTICED = "each test noticed"
 
 
 def load(table: Path = TABLE) -> tuple[Control, ...]:
@@ -98,25 +96,14 @@ def _control(
     return Control(id, requirement, tuple(Edit(**each) for each in remove), tuple(tests))
 
 
-def select(controls: Sequence[Control], ids: Sequence[str]) -> tuple[Control, ...]:
-    """Return the controls with these ids; all where none is named.
-
-    Raises:
-        RemovalError: There is no such id.
-    """
-    if unknown := set(ids) - {control.id for control in controls}:
-        raise RemovalError(f"no control has this id: {', '.join(sorted(unknown))}")
-    return tuple(each for each in controls if not ids or each.id in ids)
-
-
 def all_pass(checkout: Checkout, controls: Sequence[Control]) -> bool:
     """Tell whether the tests pass while every control is there."""
     tests = dict.fromkeys(test for control in controls for test in control.tests)
-    return _run(checkout, tuple(tests)).code == _PASSED
+    return _run(checkout, *tests) is Verdict.UNNOTICED
 
 
 def try_without(checkout: Checkout, control: Control) -> Verdict:
-    """Take the control out, run its tests, put it back.
+    """Take the control out, run its tests, put it back; each of them must notice.
 
     Raises:
         RemovalError: What is to be taken out is not there.
@@ -126,35 +113,14 @@ def try_without(checkout: Checkout, control: Control) -> Verdict:
     try:
         for edit in control.edits:
             edit.apply(checkout.root)
-        return _verdict([_run(checkout, (test,)) for test in control.tests])
+        verdicts = {_run(checkout, test) for test in control.tests}
+        return next(each for each in Verdict if each in verdicts)
     finally:
         for file, content in kept.items():
             (checkout.root / file).write_bytes(content)
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """How a run of pytest ended, and what it printed."""
-
-    code: int
-    output: str
-
-    @property
-    def is_broken(self) -> bool:
-        """Tell whether it shows nothing: no test ran, or code that cannot run failed it."""
-        return self.code not in {_PASSED, _FAILED} or bool(
-            self.code == _FAILED and _DOES_NOT_RUN.search(self.output)
-        )
-
-
-def _verdict(runs: Sequence[_Run]) -> Verdict:
-    """Judge the runs of a control's tests: each test that is named must notice."""
-    if any(run.is_broken for run in runs):
-        return Verdict.BROKEN
-    return Verdict.UNNOTICED if any(run.code == _PASSED for run in runs) else Verdict.NOTICED
-
-
-def _run(checkout: Checkout, tests: Sequence[str]) -> _Run:
+def _run(checkout: Checkout, *tests: str) -> Verdict:
     """Run tests in the checkout, against its own sources, at the sizes of every run."""
     sources = os.pathsep.join(str(checkout.root / each) for each in _SOURCES)
     options = ["-qx", "--tb=short", "-p", "no:cacheprovider", "-m", "not full"]
@@ -168,8 +134,14 @@ def _run(checkout: Checkout, tests: Sequence[str]) -> _Run:
         errors="replace",
     ) as running:
         try:
-            output, _ = running.communicate(timeout=RUN_SECONDS)
+            output, _ = running.communicate(timeout=RUN_SECONDS + SECONDS_A_TEST * len(tests))
         except subprocess.TimeoutExpired:
             running.send_signal(signal.SIGINT)  # so that it stops what it has started
             output, _ = running.communicate(timeout=RUN_SECONDS)
-        return _Run(running.returncode, output)
+    match running.returncode:
+        case 0:
+            return Verdict.UNNOTICED
+        case 1 if not _DOES_NOT_RUN.search(output):
+            return Verdict.NOTICED
+        case _:
+            return Verdict.BROKEN

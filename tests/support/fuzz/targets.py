@@ -1,6 +1,6 @@
 """What is fuzzed: each place of the pipeline that reads bytes which somebody else has written.
 
-Used by `fuzz.py` through `fuzz.engine`. A target takes any bytes at all. It lets out no exception
+Used by `tests/security/test_fuzz.py`. A target takes any bytes at all. It lets out no exception
 but the ones that the code under test documents, and raises `Defect` where a result is wrong.
 """
 
