@@ -238,6 +238,25 @@ def test_the_parts_of_producer_and_consumer_are_nobody_elses(parts: str, door: s
     assert users == {f"speech_lib.kafka.{door}"}
 
 
+FILE_LINES, FUNCTION_LINES = 320, 40
+"""What a reader takes in at once. A longer one does more than one thing."""
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_files_and_functions_can_be_read_at_once(member: str) -> None:
+    """Each file and each function has a bounded number of lines."""
+    texts = {module: SOURCES[module].read_text(encoding="utf-8") for module in of_member(member)}
+    files = {module for module, text in texts.items() if text.count("\n") > FILE_LINES}
+    functions = {
+        f"{module}.{node.name}"
+        for module, text in texts.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno >= FUNCTION_LINES
+    }
+    assert (files, functions) == (set(), set())
+
+
 @pytest.mark.parametrize("member", MEMBERS)
 def test_imports_make_no_circle(member: str) -> None:
     """There is an order in which the modules can be read, each after what it imports."""

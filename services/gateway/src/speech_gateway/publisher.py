@@ -52,14 +52,29 @@ class Publisher:
                 language_hint=context.language_hint,
             ),
         )
-        trace, key = context.trace.child(), context.correlation_id.encode()
-        record = Record(
+        trace = context.trace.child()
+        record = self._record(context, utterance, event, trace.header())
+        sending = Sending(
+            self.spans,
+            lambda: context.nanoseconds(time.monotonic()),
+            Message.of(record),
+            CLIENT_ID,
+            trace,
+            parent=context.trace,
+        )
+        return self._receipt(event.event_id, self.producer.hand_over(record), sending)
+
+    def _record(
+        self, context: Context, utterance: Utterance, event: AudioInputEvent, traceparent: str
+    ) -> Record:
+        key = context.correlation_id.encode()
+        return Record(
             topic=self.topic,
             key=key,
             value=self.serializer.encode(event),
             headers=headers.for_audio_ingress(
                 event,
-                traceparent=trace.header(),
+                traceparent=traceparent,
                 ended_by=utterance.ended_by,
                 handshake_ms=_milliseconds(context, utterance.handshake_at),
                 first_audio_ms=_milliseconds(context, utterance.first_audio_at),
@@ -73,15 +88,6 @@ class Publisher:
                 partitions=self.producer.partitions(self.topic),
             ),
         )
-        sending = Sending(
-            self.spans,
-            lambda: context.nanoseconds(time.monotonic()),
-            Message.of(record),
-            CLIENT_ID,
-            trace,
-            parent=context.trace,
-        )
-        return self._receipt(event.event_id, self.producer.hand_over(record), sending)
 
     @staticmethod
     async def _receipt(event_id: str, answer: Awaitable[Stored], sending: Sending) -> Receipt:
