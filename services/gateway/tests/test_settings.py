@@ -195,7 +195,18 @@ TEXTS = {
     ),
     "TRUSTED_PROXIES": (
         "IP addresses or networks such as 10.0.0.0/8, separated by commas",
-        [SECRET, f"10.0.0.0/8,{SECRET}", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/8;::1", ",", " "],
+        [
+            *(
+                SECRET,
+                f"10.0.0.0/8,{SECRET}",
+                "10.0.0.1/8",
+                "10.0.0.0/33",
+                "10.0.0.0/8;::1",
+                ",",
+                " ",
+            ),
+            *("::ffff:10.0.0.0/104", "10.0.0.0/8,::ffff:192.0.2.1"),
+        ],
     ),
     "ORIGIN_ALLOWLIST": (
         "origins as browsers send them (https://app.example), null or none, separated by commas",

@@ -1,6 +1,6 @@
 """The gateway's settings: those of all services, and its own. `__main__` builds them once."""
 
-from ipaddress import ip_network
+from ipaddress import IPv6Network, ip_network
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -27,6 +27,7 @@ MAX_WAV_BYTES = 1_572_864
 MAX_CHUNK_BYTES = 65_536
 MAX_RATE = 100_000
 
+_IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 BufferLimitAction = Literal["reject", "publish"]
@@ -34,9 +35,12 @@ BufferLimitAction = Literal["reject", "publish"]
 
 def _networks(text: str) -> Networks:
     try:
-        return tuple(ip_network(item) for item in _items(text))
+        networks = tuple(ip_network(item) for item in _items(text))
     except ValueError:
         raise Unreadable from None
+    if any(isinstance(each, IPv6Network) and each.subnet_of(_IPV4_MAPPED) for each in networks):
+        raise Unreadable  # addresses are counted as IPv4, so that this would match none
+    return networks
 
 
 def _origins(text: str) -> frozenset[str]:
