@@ -23,7 +23,7 @@ PRODUCE = 0
 """The protocol's number of the request that stores records."""
 INIT_PRODUCER_ID = 22
 RECORD = Record("t", b"key", b"value", {"name": "text"})
-STATISTICS_SECONDS = 0.6
+STATISTICS_SECONDS = 1.5
 """After so long the producer's statistics have told of whatever was sent before."""
 
 
