@@ -73,7 +73,10 @@ def _topics_at(bootstrap_servers: str) -> Iterator[Callable[[str, int], None]]:
     made: list[str] = []
 
     def create(topic: str, partitions: int) -> None:
-        config = {"max.message.bytes": str(MAX_RECORD_BYTES)}
+        config = {
+            "max.message.bytes": str(MAX_RECORD_BYTES),
+            "retention.ms": "-1",  # tests write records of years ago, which the broker would delete
+        }
         new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=config)
         admin.create_topics([new], request_timeout=_ADMIN_SECONDS)[topic].result(_ADMIN_SECONDS)
         made.append(topic)
