@@ -382,20 +382,6 @@ def behind(edge: Edge) -> set[str]:
     return {row[3] for row in rows if row[2].endswith(f":{GATEWAY_PORT:04X}")} - {TIME_WAIT}
 
 
-def test_who_reads_nothing_is_let_go_after_the_gateway_has(edge):
-    """The edge waits to write what the gateway said, and no longer than a session may last."""
-    settings = {"MAX_SESSION_SECONDS": "10", "DELIVERY_TIMEOUT_SECONDS": "1"}
-    recreate(replace(edge.stack, settings=edge.stack.settings | settings))
-    try:
-        with ExitStack() as opened:
-            unread(edge, opened)
-            assert behind(edge) == {ESTABLISHED}
-            until(lambda: behind(edge), {CLOSE_WAIT}.__eq__, seconds=LET_GO_SECONDS, every=0.5)
-            until(lambda: behind(edge), set().__eq__, seconds=LET_GO_SECONDS, every=0.5)
-    finally:
-        recreate(edge.stack)
-
-
 def test_the_limit_by_address_sees_the_client(edge):
     """Clients of one address share a slot, whatever they forward; another address has its own."""
     with edge.connect(**with_key()) as client:
@@ -569,6 +555,9 @@ def test_it_does_not_start_without_what_it_needs(edge, wrong, said):
         done.remove(force=True)
 
 
+# What replaces the edge stands last, because a new edge has a new authority, which nobody trusts.
+
+
 def test_an_operator_brings_a_certificate_and_the_key_in_files(edge, tmp_path):
     """With files in place of variables the edge serves that certificate and takes that key."""
     authority = trustme.CA()
@@ -596,6 +585,20 @@ def test_an_operator_brings_a_certificate_and_the_key_in_files(edge, tmp_path):
             assert json.loads(client.recv(ANSWER_SECONDS))["status"] == "connected"
         assert own.refusal(**with_key(OLD_KEY)) == (403, "api_key_refused")
         assert logged_keys(stack) == []
+    finally:
+        recreate(edge.stack)
+
+
+def test_who_reads_nothing_is_let_go_after_the_gateway_has(edge):
+    """The edge waits to write what the gateway said, and no longer than a session may last."""
+    settings = {"MAX_SESSION_SECONDS": "10", "DELIVERY_TIMEOUT_SECONDS": "1"}
+    recreate(replace(edge.stack, settings=edge.stack.settings | settings))
+    try:
+        with ExitStack() as opened:
+            unread(edge, opened)
+            assert behind(edge) == {ESTABLISHED}
+            until(lambda: behind(edge), {CLOSE_WAIT}.__eq__, seconds=LET_GO_SECONDS, every=0.5)
+            until(lambda: behind(edge), set().__eq__, seconds=LET_GO_SECONDS, every=0.5)
     finally:
         recreate(edge.stack)
 
