@@ -22,6 +22,7 @@ COMMANDS = {
     "top": ("speech_tools.top.command", "Watch the metrics of a gateway and a recogniser, live."),
     "load": ("speech_tools.load.command", "Let many clients speak at once, and report on it."),
     "latency": ("speech_tools.latency.command", "Measure how long each hop of an utterance takes."),
+    "models": ("speech_tools.models.command", "Get the recogniser's models, and check them."),
 }
 """The module of each subcommand, and what it does, in the order of the help."""
 
