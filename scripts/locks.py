@@ -25,11 +25,15 @@ BUILD_CONSTRAINTS = "build-constraint-dependencies"
 SHOWN_NAMES = 5
 
 _SERVICE = ("--no-dev", "--package")
+_IMAGE_EXTRAS = ("--extra", "sherpa")  # the engines that the recogniser's image holds
 LOCKS: dict[str, tuple[str, ...]] = {
     "services/gateway/requirements.lock": (*_SERVICE, "speech-gateway"),
     "services/gateway/requirements-otlp.lock": (*_SERVICE, "speech-gateway", "--extra", "otlp"),
-    "services/asr/requirements.lock": (*_SERVICE, "speech-asr"),
-    "services/asr/requirements-otlp.lock": (*_SERVICE, "speech-asr", "--extra", "otlp"),
+    "services/asr/requirements.lock": (*_SERVICE, "speech-asr", *_IMAGE_EXTRAS),
+    "services/asr/requirements-otlp.lock": (
+        *(*_SERVICE, "speech-asr", *_IMAGE_EXTRAS),
+        *("--extra", "otlp"),
+    ),
     "services/build-requirements.lock": ("--only-group", "build"),
     "tools/requirements.lock": (*_SERVICE, "speech-tools"),
 }

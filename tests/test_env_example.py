@@ -18,7 +18,7 @@ MAIN_FILE = (ROOT / "docker-compose.yml").read_text()
 OVERRIDE = (ROOT / "docker-compose.override.yml").read_text()
 
 SETTINGS = (GatewaySettings, AsrSettings, TopicsEnvironment)
-SET_BY_THE_IMAGES = {"HOST", "PORT", "OPS_HOST", "OPS_PORT"}
+SET_BY_THE_IMAGES = {"HOST", "PORT", "OPS_HOST", "OPS_PORT", "ASR_MODELS_DIR"}
 OTHER_DEFAULTS = {
     # Compose names its own services.
     "KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",

@@ -1,11 +1,14 @@
 """What the recogniser takes from its environment, and what it says of the rest."""
 
+from typing import get_args
+
 import pytest
 from speech_asr.cores import usable_cores
-from speech_asr.engine import EngineChoice
+from speech_asr.engine import EngineChoice, ModelFamily
 from speech_asr.settings import AsrSettings
 from speech_lib.errors import ConfigError
 
+FAMILIES = ", ".join(get_args(ModelFamily))
 REQUIRED = {
     "KAFKA_BOOTSTRAP_SERVERS": "broker.example:9092",
     "SCHEMA_REGISTRY_URL": "http://registry.example:8081",
@@ -25,7 +28,7 @@ def line(**variables):
 def test_the_defaults_fit_the_pipeline():
     """Nothing but the way to broker and registry has to be set."""
     settings = load()
-    assert settings.engine() == EngineChoice("pocketsphinx", None)
+    assert settings.engine() == EngineChoice("pocketsphinx")
     assert (settings.asr_workers, settings.asr_group_id, settings.ops_port) == (
         usable_cores(),
         "asr-service",
@@ -41,14 +44,20 @@ def test_the_defaults_fit_the_pipeline():
 def test_every_variable_is_taken():
     """Each of the service's own can be set."""
     settings = load(
-        ASR_ENGINE="whisper",
-        ASR_MODEL="models/tiny.en",
+        ASR_ENGINE="sherpa",
+        ASR_MODEL="parakeet",
+        ASR_MODELS_DIR="/models::/opt/models",
+        ASR_MODEL_FAMILY="nemo_transducer",
+        ASR_LANGUAGE="en-GB",
         ASR_WORKERS="3",
         ASR_GROUP_ID="another",
         TOPIC_DEAD_LETTER="dead",
         OPS_PORT="0",
     )
-    assert settings.engine() == EngineChoice("whisper", "models/tiny.en")
+    folders = ("/models", "/opt/models")
+    assert settings.engine() == EngineChoice(
+        "sherpa", "parakeet", folders, "nemo_transducer", "en-GB"
+    )
     assert (
         settings.asr_workers,
         settings.asr_group_id,
@@ -57,9 +66,14 @@ def test_every_variable_is_taken():
     ) == (3, "another", "dead", 0)
 
 
+def test_whisper_needs_no_more_than_its_name():
+    """Its model is the one that the image and the demo hold, where `speech models` puts it."""
+    assert load(ASR_ENGINE="whisper").engine() == EngineChoice("whisper", "tiny.en", ("models",))
+
+
 def test_an_empty_variable_is_not_set():
     """Compose passes on what a file leaves empty."""
-    assert load(ASR_MODEL="", ASR_WORKERS="").engine() == EngineChoice("pocketsphinx", None)
+    assert load(ASR_MODEL="", ASR_WORKERS="").engine() == EngineChoice("pocketsphinx")
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "65", "1.5", "inf", "nan", "many"])
@@ -72,7 +86,7 @@ def test_the_number_of_workers_is_bounded(value):
 def test_an_unknown_engine_is_answered_with_those_that_there_are():
     """The line says what may be asked for."""
     assert line(ASR_ENGINE="sphinx4") == (
-        "ASR_ENGINE: expected pocketsphinx or whisper, got 'sphinx4'"
+        "ASR_ENGINE: expected whisper or sherpa or pocketsphinx, got 'sphinx4'"
     )
 
 
@@ -80,12 +94,24 @@ def test_an_unknown_engine_is_answered_with_those_that_there_are():
     ("variables", "expected"),
     [
         (
-            {"ASR_ENGINE": "whisper"},
-            "ASR_MODEL: required with ASR_ENGINE=whisper, expected a model",
+            {"ASR_ENGINE": "sherpa", "ASR_MODEL_FAMILY": "whisper"},
+            "ASR_MODEL: required with ASR_ENGINE=sherpa, expected a model",
         ),
         (
-            {"ASR_MODEL": "tiny.en"},
-            "ASR_MODEL: needs ASR_ENGINE=whisper; pocketsphinx has its own",
+            {"ASR_ENGINE": "sherpa", "ASR_MODEL": "parakeet"},
+            f"ASR_MODEL_FAMILY: required with ASR_ENGINE=sherpa, expected one of {FAMILIES}",
+        ),
+        (
+            {"ASR_ENGINE": "whisper", "ASR_MODEL_FAMILY": "whisper"},
+            "ASR_MODEL_FAMILY: needs ASR_ENGINE=sherpa",
+        ),
+        (
+            {"ASR_ENGINE": "pocketsphinx", "ASR_MODEL": "tiny.en"},
+            "ASR_MODEL: needs another ASR_ENGINE; pocketsphinx has its own",
+        ),
+        (
+            {"ASR_ENGINE": "pocketsphinx", "ASR_LANGUAGE": "de"},
+            "ASR_LANGUAGE: needs another ASR_ENGINE; pocketsphinx has en-US",
         ),
         (
             {"TOPIC_DEAD_LETTER": "speech.asr.text"},
@@ -96,14 +122,22 @@ def test_an_unknown_engine_is_answered_with_those_that_there_are():
             "TOPIC_DEAD_LETTER: expected another topic than the two others",
         ),
     ],
-    ids=["no model", "model for nobody", "dead letters as texts", "dead letters as audio"],
+    ids=[
+        "no model",
+        "no family",
+        "family for nobody",
+        "model for nobody",
+        "language for nobody",
+        "dead letters as texts",
+        "dead letters as audio",
+    ],
 )
 def test_variables_that_do_not_fit_each_other_are_told(variables, expected):
     """A dead letter on the input's topic would come round for ever."""
     assert line(**variables) == expected
 
 
-@pytest.mark.parametrize("name", ["ASR_GROUP_ID", "TOPIC_DEAD_LETTER", "ASR_MODEL"])
+@pytest.mark.parametrize("name", ["ASR_GROUP_ID", "TOPIC_DEAD_LETTER", "ASR_MODEL", "ASR_LANGUAGE"])
 def test_a_wrong_text_is_named_and_not_told_back(name):
     """Where it came from may be a secret put into the wrong variable."""
     told = line(**{name: "s3cret\n" * 60})

@@ -19,6 +19,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 from speech_asr import worker
 from speech_asr.engine import EngineChoice, Recognition, duration_s
 from speech_asr.errors import EngineFailed, EngineUnavailable, Reason, Unprocessable
+from speech_asr.native_log import NativeLog
 from speech_asr.turns import Turns
 
 RECOGNITION_LIMIT_SECONDS = 600.0
@@ -39,6 +40,7 @@ class _Worker:
         self._choice = choice
         self._limit_seconds = limit_seconds
         self._executor: ProcessPoolExecutor | None = None
+        self._native_log: NativeLog | None = None
         self.pid: int | None = None
 
     async def load(self) -> None:
@@ -51,11 +53,11 @@ class _Worker:
             return
         try:
             self.pid = await self._call(worker.load, self._choice)
+            if self._native_log is not None:
+                self._native_log.loaded = True
         except BrokenProcessPool:
             self.discard()
-            raise EngineUnavailable(
-                "ASR_WORKERS: a recogniser ended while it was loading; each takes some 120 MB"
-            ) from None
+            raise EngineUnavailable(_ended(self._choice)) from None
         except (OSError, RuntimeError):  # no more processes; no more threads to watch over them
             self.discard()
             raise EngineUnavailable(
@@ -77,13 +79,21 @@ class _Worker:
 
     async def _call(self, function: Callable[..., _T], *arguments: object) -> _T:
         if self._executor is None:
+            self._native_log = NativeLog()
             # Spawned, as a fork would copy the threads' locks and the broker's connections.
             self._executor = ProcessPoolExecutor(
-                1, mp_context=multiprocessing.get_context("spawn"), initializer=worker.prepare
+                1,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=worker.prepare,
+                initargs=(self._native_log.writer,),
             )
-        return await asyncio.get_running_loop().run_in_executor(
-            self._executor, function, *arguments
-        )
+            called = self._submit(function, *arguments)  # starts the process
+            self._native_log.started()
+            return await called
+        return await self._submit(function, *arguments)
+
+    def _submit(self, function: Callable[..., _T], *arguments: object) -> asyncio.Future[_T]:
+        return asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
     def discard(self) -> None:
         """End the process, whatever it is doing; the next `load` starts another."""
@@ -92,7 +102,20 @@ class _Worker:
                 process.kill()
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
-        self._executor = self.pid = None
+        if self._native_log is not None:
+            self._native_log.close()
+        self._executor = self._native_log = self.pid = None
+
+
+def _ended(choice: EngineChoice) -> str:
+    """Return what to look at where a process ended while it loaded its engine."""
+    if choice.name == "pocketsphinx":
+        return "ASR_WORKERS: a recogniser ended while it was loading; each takes some 120 MB"
+    return (
+        "ASR_MODEL: a recogniser ended while it was loading: a file of the model is not what"
+        f" {'ASR_MODEL_FAMILY' if choice.family else 'its engine'} expects, or ASR_WORKERS of them"
+        " need more memory than there is"
+    )
 
 
 class RecogniserPool:

@@ -11,13 +11,21 @@ import threading
 import time
 from functools import cache
 from multiprocessing import connection
+from pathlib import Path
 
-from speech_asr.engine import Engine, EngineChoice, Recognition
+from speech_asr import model_files
+from speech_asr.engine import Engine, EngineChoice, Listener, Recognition
 from speech_asr.errors import EngineFailed
 
 
-def prepare() -> None:
-    """Set the process up: it ends with its parent, and drains with it."""
+def prepare(errors: connection.Connection) -> None:
+    """Set the process up: it ends with its parent, drains with it, and leaves its errors to it.
+
+    Args:
+        errors: Where its standard error goes: native libraries print what and when they like.
+    """
+    os.dup2(errors.fileno(), 2)
+    errors.close()
     # Ctrl-C in a terminal goes to every process; the parent alone decides what is finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
@@ -65,6 +73,24 @@ def _engine(choice: EngineChoice) -> Engine:
 
             return PocketSphinxEngine()
         case "whisper":
-            from speech_asr.whisper_engine import WhisperEngine  # noqa: PLC0415
+            from speech_asr.whisper_engine import WhisperListener  # noqa: PLC0415
 
-            return WhisperEngine(choice.model or "")
+            return _behind_a_detector(WhisperListener(_directory(choice), choice.language))
+        case "sherpa":
+            from speech_asr.sherpa_engine import SherpaListener  # noqa: PLC0415
+
+            assert choice.family is not None  # noqa: S101 - `settings` sees to it
+            return _behind_a_detector(
+                SherpaListener(_directory(choice), choice.family, choice.language)
+            )
+
+
+def _directory(choice: EngineChoice) -> Path:
+    return model_files.find(choice.model, choice.folders)
+
+
+def _behind_a_detector(listener: Listener) -> Engine:
+    from speech_asr.neural import NeuralEngine  # noqa: PLC0415
+    from speech_asr.silero import SileroDetector  # noqa: PLC0415
+
+    return NeuralEngine(listener, SileroDetector())

