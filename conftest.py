@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 from speech_lib.testing.pipeline import Pipeline, missing_variable, open_pipeline
+from speech_tools.models import manifest
+from speech_tools.models.fetching import fetch
 from support.topics import Topics
+
+MODELS = Path(__file__).parent / "models"
+"""Where `speech models` puts them, in a checkout."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,6 +54,23 @@ def pipeline() -> Iterator[Pipeline]:
 def make_topic(pipeline: Pipeline) -> Callable[..., str]:
     """Return `make_topic(prefix="t", partitions=1)`, which makes a topic of its own."""
     return pipeline.make_topic
+
+
+@pytest.fixture(scope="session")
+def model() -> Callable[[str], Path]:
+    """Return `model(name)`, the directory of a model, which is fetched the first time."""
+
+    def directory(name: str) -> Path:
+        fetch(manifest.model(name), MODELS)
+        return MODELS / name
+
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_en(model: Callable[[str], Path]) -> Path:
+    """The directory of the default model."""
+    return model("tiny.en")
 
 
 @pytest.fixture(scope="module")

@@ -62,6 +62,7 @@ def start(cluster, registry, tmp_path) -> Iterator[Start]:
                 "PORT": "0",
                 "OPS_PORT": "0",
                 "ASR_WORKERS": "1",
+                "ASR_ENGINE": "pocketsphinx",
                 **settings,
             }
             process = stack.Process(service, MODULES[service], env, tmp_path)

@@ -77,6 +77,7 @@ class Scene:
             "TOPIC_DEAD_LETTER": self.dead,
             "ASR_GROUP_ID": self.audio,
             "ASR_WORKERS": "1",
+            "ASR_ENGINE": "pocketsphinx",
             "OPS_PORT": "0",
         }
         self.process = stack.Process("recogniser", "speech_asr", env, self.folder)

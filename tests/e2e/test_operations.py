@@ -92,7 +92,7 @@ def texts(stack, correlation_id: str) -> list[str]:
 def spoken(watched) -> str:
     """Return the id of an utterance that has its text."""
     correlation_id = speak(watched)
-    assert texts(watched, correlation_id) == ["go forward ten meters"]
+    assert texts(watched, correlation_id) == ["Go forward 10 meters."]
     return correlation_id
 
 
@@ -140,7 +140,7 @@ def test_following_shows_what_is_said_until_ctrl_c(watched, following):
     shows = partial(until, seconds=TEXT_SECONDS, every=0.5)
     shows(lambda: "bars:" in following.logs().decode())  # its first line: it reads now
     correlation_id = speak(watched)
-    line = re.compile(f"{correlation_id} .* go forward ten meters$", re.MULTILINE)
+    line = re.compile(rf"{correlation_id} .* Go forward 10 meters\.$", re.MULTILINE)
     shows(lambda: line.search(following.logs().decode()))
     following.kill("SIGINT")
     assert following.wait()["StatusCode"] == 130
@@ -161,7 +161,7 @@ def test_speech_is_recognised_after_all_that(watched):
     """Whatever was stopped, restarted and scaled, the pipeline is whole."""
     started = watched.compose("up", "--wait")
     assert started.returncode == 0, started.stderr
-    assert texts(watched, speak(watched)) == ["go forward ten meters"]
+    assert texts(watched, speak(watched)) == ["Go forward 10 meters."]
 
 
 def test_both_kinds_of_commands_are_in_the_documents():

@@ -58,7 +58,7 @@ def test_what_was_accepted_before_a_stop_is_transcribed_after(stopped_stack, spe
     keep_schemas(stack, schemas)
     start(stack)
     assert [result["text"] for result in stack.transcribed(owed)["results"]] == [
-        "go forward ten meters"
+        "Go forward 10 meters."
     ]
     assert [result["repeats"] for result in stack.transcribed(done)["results"]] == [0]
 

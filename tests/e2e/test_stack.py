@@ -24,7 +24,7 @@ def test_an_utterance_is_traced_from_the_handshake_to_its_text(stack, speech):
     (spoken,) = stack.speak(speech)
     found = stack.transcribed(spoken)
     assert [(result["text"], result["repeats"]) for result in found["results"]] == [
-        ("go forward ten meters", 0)
+        ("Go forward 10 meters.", 0)
     ]
     assert [hop["name"] for hop in found["hops"]] == [*HOPS]
     times = [hop["at_ms"] for hop in found["hops"]]

@@ -76,6 +76,7 @@ def kill_while_working(
         "SCHEMA_REGISTRY_URL": cluster.registry_url,
         "OPS_PORT": "0",
         "ASR_WORKERS": "1",
+        "ASR_ENGINE": "pocketsphinx",
         **topics,
     }
     before = texts.count()

@@ -189,6 +189,7 @@ def launch(broker, registry, tmp_path):
                 "PORT": "0",
                 "OPS_PORT": "0",
                 "ASR_WORKERS": "1",
+                "ASR_ENGINE": "pocketsphinx",
                 "DELIVERY_TIMEOUT_SECONDS": "3",
                 **stack.MANY_FROM_ONE_ADDRESS,
                 "SOMETHING_PRIVATE": VARIABLE,

@@ -28,7 +28,7 @@ def line(**variables):
 def test_the_defaults_fit_the_pipeline():
     """Nothing but the way to broker and registry has to be set."""
     settings = load()
-    assert settings.engine() == EngineChoice("pocketsphinx")
+    assert settings.engine() == EngineChoice("whisper", "tiny.en", ("models",))
     assert (settings.asr_workers, settings.asr_group_id, settings.ops_port) == (
         usable_cores(),
         "asr-service",
@@ -66,14 +66,14 @@ def test_every_variable_is_taken():
     ) == (3, "another", "dead", 0)
 
 
-def test_whisper_needs_no_more_than_its_name():
-    """Its model is the one that the image and the demo hold, where `speech models` puts it."""
-    assert load(ASR_ENGINE="whisper").engine() == EngineChoice("whisper", "tiny.en", ("models",))
+def test_the_engine_that_has_a_model_of_its_own_is_given_none():
+    """A default of the others is nothing to it."""
+    assert load(ASR_ENGINE="pocketsphinx").engine() == EngineChoice("pocketsphinx")
 
 
 def test_an_empty_variable_is_not_set():
     """Compose passes on what a file leaves empty."""
-    assert load(ASR_MODEL="", ASR_WORKERS="").engine() == EngineChoice("pocketsphinx")
+    assert load(ASR_MODEL="", ASR_WORKERS="") == load()
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "65", "1.5", "inf", "nan", "many"])

@@ -24,6 +24,10 @@ from speech_lib.kafka.settings import KafkaSettings
 
 from speech_tools import stack
 from speech_tools.command_line import end_on_sigterm, exit_codes, fail, make_app
+from speech_tools.models import manifest
+from speech_tools.models.fetching import fetch, first_folder
+from speech_tools.models.manifest import ModelError
+from speech_tools.models.screen import progress
 from speech_tools.protocol import client
 from speech_tools.protocol.audio import SAMPLES, AudioError, Recording, load
 from speech_tools.screen import Screen
@@ -32,6 +36,8 @@ from speech_tools.topics import OWN
 
 SAMPLE = SAMPLES / "go-forward-ten-meters.raw"
 TEXT_TIMEOUT_SECONDS = 60.0
+MODEL = "tiny.en"
+WITHOUT_A_MODEL = "PocketSphinx listens instead, which gets four words of ten wrong"
 
 console = Terminal(soft_wrap=True)
 
@@ -40,13 +46,27 @@ class DemoError(Exception):
     """The demo did not get its transcript. The text is the one line for the user."""
 
 
+def engine() -> Mapping[str, str]:
+    """Return the settings of the recogniser; get its model first where it is not here yet."""
+    model, folder = manifest.model(MODEL), first_folder()
+    try:
+        with progress(model) as on_bytes:
+            fetch(model, folder, on_bytes)
+    except ModelError as error:
+        complain("demo", f"{error}; {WITHOUT_A_MODEL}")
+        return {"ASR_ENGINE": "pocketsphinx"}
+    return {"ASR_ENGINE": model.engine, "ASR_MODEL": str(folder.absolute() / model.name)}
+
+
 @contextmanager
-def pipeline(log_dir: Path) -> Iterator[tuple[stack.Addresses, str]]:
+def pipeline(
+    log_dir: Path, engine_settings: Mapping[str, str]
+) -> Iterator[tuple[stack.Addresses, str]]:
     """Run everything; yield where broker and registry are, and the gateway's URL."""
     with ExitStack() as running:
         with console.status("starting broker, schema registry, recogniser and gateway …"):
             started = time.monotonic()
-            kafka, gateway = running.enter_context(stack.pipeline(log_dir))
+            kafka, gateway = running.enter_context(stack.pipeline(log_dir, engine=engine_settings))
         console.say(
             f"broker, schema registry, recogniser and gateway are ready "
             f"({time.monotonic() - started:.1f} s)"
@@ -109,7 +129,9 @@ def hops(audio: Mapping[str, str], text: Mapping[str, str], answered_ms: int) ->
 def show(file: Path, log_dir: Path) -> None:
     """Run the demo on one recording."""
     recording = load(file)
-    with pipeline(log_dir) as (kafka, url):
+    stack.require_embedded()
+    settings = engine()
+    with pipeline(log_dir, settings) as (kafka, url):
         console.say(f"speaking {file.name}")
         outcome, answered_ms = speak(url, recording)
         records = records_of(kafka, outcome.final["correlation_id"])

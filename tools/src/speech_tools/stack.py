@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -182,37 +183,53 @@ def gateway(
 def recogniser(
     kafka: Addresses, log_dir: Path, settings: Mapping[str, str] | None = None
 ) -> Iterator[Process]:
-    """Run the ASR service with one worker. `settings` are further environment variables."""
-    env = {**_environ(kafka), "ASR_WORKERS": "1", **(settings or {})}
+    """Run the ASR service with one worker. `settings` are further environment variables.
+
+    Unless they name another, the engine is the one that needs no model.
+    """
+    own = {"ASR_WORKERS": "1", "ASR_ENGINE": "pocketsphinx"}
+    env = {**_environ(kafka), **own, **(settings or {})}
     with Process("recogniser", "speech_asr", env, log_dir) as process:
         process.wait_for(event="ready")
         yield process
 
 
+def require_embedded() -> None:
+    """Return where the embedded broker is installed.
+
+    Raises:
+        NotInstalled: It is not, as in an image.
+    """
+    if find_spec("speech_lib.testing") is None:
+        raise NotInstalled(NEEDS_A_CHECKOUT)
+
+
 @contextmanager
 def pipeline(
-    log_dir: Path, settings: Mapping[str, str] | None = None
+    log_dir: Path,
+    settings: Mapping[str, str] | None = None,
+    engine: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Addresses, Gateway]]:
     """Run broker, registry, recogniser and gateway; yield where they are once all are ready.
 
     Args:
         log_dir: where the services' logs are kept.
         settings: further environment variables of the gateway.
+        engine: those of the recogniser, if its engine is not the one that needs no model.
 
     Raises:
         NotInstalled: what is installed holds no embedded broker.
         StackError: a part did not start.
     """
-    try:
-        from speech_lib.testing import embedded  # noqa: PLC0415 - not in an image
-    except ImportError:
-        raise NotInstalled(NEEDS_A_CHECKOUT) from None
+    require_embedded()
+    from speech_lib.testing import embedded  # noqa: PLC0415 - not in an image
+
     with ExitStack() as running:
         try:
             kafka = running.enter_context(embedded.EmbeddedPipeline(astuple(OWN)))
         except embedded.EmbeddedError as error:
             raise StackError(str(error)) from error
-        running.enter_context(recogniser(kafka, log_dir))
+        running.enter_context(recogniser(kafka, log_dir, engine))
         yield kafka, running.enter_context(gateway(kafka, log_dir, settings))
 
 

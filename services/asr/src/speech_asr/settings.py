@@ -37,9 +37,7 @@ Language = Annotated[
 class AsrSettings(ServiceSettings):
     """What the recogniser reads from its environment."""
 
-    asr_engine: Annotated[EngineName, choice(EngineName)] = Field(
-        "pocketsphinx", alias="ASR_ENGINE"
-    )
+    asr_engine: Annotated[EngineName, choice(EngineName)] = Field("whisper", alias="ASR_ENGINE")
     """The recogniser; sherpa needs the extra of the same name."""
 
     asr_model: Text | None = Field(None, alias="ASR_MODEL")

