@@ -165,15 +165,21 @@ def room(module: str) -> str | None:
     return next((each for each in ROOMS if module == each or module.startswith(f"{each}.")), None)
 
 
+FETCHES = ("fetching", "manifest", "screen")
+
+
 def test_subcommands_know_what_they_share_and_not_each_other() -> None:
-    """Only `latency` uses the pure part of `trace`; what is shared knows no subcommand."""
+    """Only `latency` reads traces, and the demo fetches a model. What is shared knows none."""
     crossing = {
         (room(module), known)
         for module in of_member(TOOLS)
         for known in within_members(module)
         if room(known) not in {None, room(module)}
     }
-    assert crossing == {("speech_tools.latency", "speech_tools.trace.tracing")}
+    assert crossing == {
+        ("speech_tools.latency", "speech_tools.trace.tracing"),
+        *(("speech_tools.demo", f"speech_tools.models.{each}") for each in FETCHES),
+    }
 
 
 def test_no_service_runs_on_what_is_made_for_tests() -> None:

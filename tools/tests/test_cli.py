@@ -75,10 +75,15 @@ NEEDED = {
     "top": {"aiohttp"},
     "load": SPEAKS | {"aiohttp"},
     "latency": SPEAKS | READS_TOPICS,
+    "models": set(),
 }
 """The heavy modules of each subcommand."""
-PURE_PART = {"latency": {"speech_tools.trace", "speech_tools.trace.tracing"}}
-"""What a subcommand may use of another one: the pure part."""
+_MODELS = ("checking", "fetching", "manifest", "packages", "screen")
+PURE_PART = {
+    "demo": {"speech_tools.models", *(f"speech_tools.models.{each}" for each in _MODELS)},
+    "latency": {"speech_tools.trace", "speech_tools.trace.tracing"},
+}
+"""What a subcommand may use of another one: the demo fetches its model, latency reads traces."""
 
 
 @cache

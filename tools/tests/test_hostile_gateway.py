@@ -174,9 +174,10 @@ def demo_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
     def of(url: str) -> Any:
         @contextmanager
-        def pipeline(_: Path) -> Iterator[tuple[None, str]]:
+        def pipeline(*_: object) -> Iterator[tuple[None, str]]:
             yield None, url
 
+        monkeypatch.setattr(demo, "engine", dict)
         monkeypatch.setattr(demo, "pipeline", pipeline)
         return demo.main
 

@@ -191,9 +191,10 @@ def test_the_demo_prints_none(hostile: str, short: Path, monkeypatch: pytest.Mon
     """Nor takes the name of a file for markup."""
 
     @contextmanager
-    def pipeline(_: Path) -> Iterator[tuple[None, str]]:
+    def pipeline(*_: object) -> Iterator[tuple[None, str]]:
         yield None, hostile
 
+    monkeypatch.setattr(demo, "engine", dict)
     monkeypatch.setattr(demo, "pipeline", pipeline)
     monkeypatch.setattr(demo, "records_of", records_of)
     app = typer.Typer()

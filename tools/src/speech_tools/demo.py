@@ -31,7 +31,7 @@ from speech_tools.models.screen import progress
 from speech_tools.protocol import client
 from speech_tools.protocol.audio import SAMPLES, AudioError, Recording, load
 from speech_tools.screen import Screen
-from speech_tools.terminal import Terminal, say_lines
+from speech_tools.terminal import Terminal, complain, say_lines
 from speech_tools.topics import OWN
 
 SAMPLE = SAMPLES / "go-forward-ten-meters.raw"

@@ -6,14 +6,9 @@ Used by `worker`. The detector decides what is speech; where it hears none, the 
 from collections.abc import Iterator
 from typing import Protocol
 
-from speech_asr.engine import (
-    SAMPLE_BYTES,
-    SAMPLE_RATE_HZ,
-    UNKNOWN_LANGUAGE,
-    Listener,
-    Recognition,
-    duration_s,
-)
+from speech_lib.events import SAMPLE_BYTES, SAMPLE_RATE_HZ
+
+from speech_asr.engine import UNKNOWN_LANGUAGE, Listener, Recognition, duration_s
 from speech_asr.loops import is_loop
 from speech_asr.speech_parts import FRAME_BYTES, pieces
 

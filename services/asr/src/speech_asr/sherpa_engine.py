@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from speech_lib.events import SAMPLE_RATE_HZ
 
-from speech_asr.engine import SAMPLE_RATE_HZ, UNKNOWN_LANGUAGE, ModelFamily, Recognition
+from speech_asr.engine import UNKNOWN_LANGUAGE, ModelFamily, Recognition
 from speech_asr.errors import EngineUnavailable
 from speech_asr.model_files import one_of
 

@@ -6,7 +6,7 @@ audio, so each is given speech alone, in pieces that it can hold.
 
 from collections.abc import Iterator, Sequence
 
-from speech_asr.engine import SAMPLE_BYTES, SAMPLE_RATE_HZ
+from speech_lib.events import SAMPLE_BYTES, SAMPLE_RATE_HZ
 
 FRAME_SAMPLES = 512
 """A frame of the detector: 32 ms."""

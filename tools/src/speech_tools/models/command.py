@@ -39,7 +39,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Have models for the recogniser here, and know that they are what they should be.",
+    help="Get the recogniser's models, and check them.",
     epilog=EPILOG,
 )
 
