@@ -1,0 +1,77 @@
+"""The words are worth reading: how many are wrong, and that there are none where nobody speaks.
+
+`tests/support/words.py` measures, and prints the table of docs/models.md.
+"""
+
+import pytest
+from speech_asr.engine import Recognition
+from support.recordings import clips, in_noise, long_clips
+from support.words import NOISE_DECIBELS, POCKETSPHINX, Heard, choice, hear, no_words
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(600)]
+
+MOST_WRONG = {"tiny.en": 5.0, "moonshine-tiny-en": 10.0}
+"""Percent of the words, by model."""
+
+
+@pytest.fixture(scope="module")
+def heard(request) -> Heard:
+    """What the model of the test heard in all recordings."""
+    return hear(choice(request.param), clips())
+
+
+@pytest.mark.parametrize(
+    ("heard", "most"), MOST_WRONG.items(), indirect=["heard"], ids=list(MOST_WRONG)
+)
+def test_few_words_are_wrong(heard: Heard, most: float) -> None:
+    """And nearly all are sentences, with a capital or a number, and a full stop."""
+    assert heard.wrong() <= most
+    sentences = [r.text for r in heard.said if not r.text[0].islower() and r.text[-1] in ".,?!"]
+    assert len(sentences) >= 0.9 * len(heard.said)
+
+
+def test_the_default_is_much_better_than_the_engine_without_a_model() -> None:
+    """Which hears a reader and a professional voice, and is lost where people mumble."""
+    some = [clip for clip in clips() if clip.kind != "commands"]
+    own, default = hear(choice(POCKETSPHINX), some), hear(choice("tiny.en"), some)
+    assert own.wrong() > 4 * default.wrong()
+    assert own.wrong() < 30
+
+
+def test_the_default_is_sure_of_what_it_gets_right() -> None:
+    """The confidence says something: it falls where words are lost in noise."""
+    engine = choice("tiny.en")
+    some = [clip for clip in clips() if clip.kind == "readings"]
+    quiet, loud = hear(engine, some), hear(engine, [in_noise(clip, -5) for clip in some])
+    assert sum(r.confidence for r in quiet.said) > sum(r.confidence for r in loud.said)
+    assert all(0.0 < r.confidence <= 1.0 for r in quiet.said)
+
+
+def test_noise_costs_the_default_few_words() -> None:
+    """A tenth of the speech's power."""
+    heard = hear(choice("tiny.en"), [in_noise(clip, NOISE_DECIBELS) for clip in clips()])
+    assert heard.wrong() <= 10.0
+
+
+@pytest.mark.parametrize(("model", "most"), [("tiny.en", 12.0), ("moonshine-tiny-en", 20.0)])
+def test_the_longest_utterances_are_heard_to_their_end(model: str, most: float) -> None:
+    """Moonshine alone would lose itself in them, and say one phrase again and again."""
+    heard = hear(choice(model), long_clips())
+    assert len(heard.clips) >= 3
+    each = [Heard([clip], [r], 0, 0) for clip, r in zip(heard.clips, heard.said, strict=True)]
+    assert [one.wrong() for one in each if one.wrong() > most] == []
+
+
+@pytest.mark.parametrize(
+    ("model", "language", "most"),
+    [("tiny.en", "en", 0), ("moonshine-tiny-en", "en", 0), (POCKETSPHINX, "en-US", 1)],
+)
+def test_where_nobody_speaks_there_are_no_words(model: str, language: str, most: int) -> None:
+    """Fifteen kinds of sound, from digital silence to a telephone that rings.
+
+    PocketSphinx has a gate that loses no quiet word, and hears one in the ringing.
+    """
+    said = no_words(choice(model))
+    assert len(said) == 15
+    silent = [each for each in said.values() if each == Recognition("", language, 0.0)]
+    assert len(silent) >= 15 - most
