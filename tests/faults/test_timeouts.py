@@ -13,9 +13,9 @@ from speech_lib.kafka.producer import RecordProducer
 from speech_lib.kafka.records import Record, Stored
 from speech_tools.trace.search import likely_partition
 from support import whole_topic
+from support.cluster import PARTITIONS
 
 DELIVERY_SECONDS = 10.0
-PARTITIONS = 6
 
 
 def key_of(partition: int) -> bytes:
