@@ -43,6 +43,29 @@ class NotInstalled(StackError):
     """The embedded broker is not there: images do not hold it."""
 
 
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Handle SIGINT and SIGTERM at the end of the block.
+
+    A handler that raises while `Popen` waits for its child would lose the child, which goes on.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where handlers never run
+        yield
+        return
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
+
+
 class Process:
     """A child that writes JSON lines on stdout. They are kept in a log file, and tell its state."""
 
@@ -50,6 +73,14 @@ class Process:
         self.name = name
         self._log = log_dir / f"{name}.log"
         self._lines: SimpleQueue[Line | None] = SimpleQueue()
+        try:
+            with _signals_held_back():
+                self._start(module, env)
+        except (KeyboardInterrupt, SystemExit):  # of a signal that was held back
+            self.stop()
+            raise
+
+    def _start(self, module: str, env: Mapping[str, str]) -> None:
         inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
         self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
             [sys.executable, "-m", module],
