@@ -54,9 +54,9 @@ class WhisperListener:
         segments, info = self._model.transcribe(
             np.frombuffer(samples, dtype="<i2").astype(np.float32) / _FULL_SCALE,
             language=self._code,
-            # A beam, and the times of words or segments, cost more and heard no word better.
+            # A beam and the times of words cost more and heard no word better. The times of
+            # segments stay: without them whole sentences of a long piece are left out.
             beam_size=1,
-            without_timestamps=True,
             # Anything above 0 is drawn at random: the same audio would not be the same text.
             temperature=0.0,
             condition_on_previous_text=False,

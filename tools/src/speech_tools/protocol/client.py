@@ -129,13 +129,17 @@ async def stream(
         StreamError: if there is no final message; its kind says why.
     """
     checked = check_url(url, {"language": language})
-    async with await open_connection(checked, source) as connection:
-        try:
-            utterance = _Utterance(connection, pcm, hooks or Hooks(), live=live)
-            return await utterance.speak(paced=paced)
-        except NotAGateway:
-            connection.transport.abort()  # it need not agree to the end
-            raise
+    connection = await open_connection(checked, source)
+    try:
+        async with connection:
+            try:
+                utterance = _Utterance(connection, pcm, hooks or Hooks(), live=live)
+                return await utterance.speak(paced=paced)
+            except NotAGateway:
+                connection.transport.abort()  # it need not agree to the end
+                raise
+    finally:  # a task that is cancelled while it closes would leave the socket open
+        connection.transport.abort()
 
 
 @contextlib.contextmanager
