@@ -44,7 +44,7 @@ def stat(pid):
     """Return what Linux tells of a process (proc(5), `/proc/pid/stat`) from its state on."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it has gone before, or meanwhile
         return None
 
 
