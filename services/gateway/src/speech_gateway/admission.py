@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import count
 from typing import Protocol
 
 from speech_lib.kafka.headers import SOURCE_BYTES
-from speech_lib.service.places import Places, network_of
+from speech_lib.service.places import Places, address_of, network_of
 
 from speech_gateway.handshake import Refusal
 from speech_gateway.rates import AddressBuckets
@@ -155,7 +155,7 @@ class UnfinishedHandshakes:
             connection.abort()
 
     def _counted(self, peer: str) -> str:
-        address = _parse(peer) if self._trusted else None
+        address = address_of(peer) if self._trusted else None
         if address is not None and _is_trusted(address, self._trusted):
             return f"proxied {next(self._numbers)}"
         return peer
@@ -190,26 +190,16 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Networks) -
         forwarded_for: All values of the X-Forwarded-For header, in order.
         trusted: The proxies' networks (`TRUSTED_PROXIES`).
     """
-    address = _parse(peer) if trusted else None
+    address = address_of(peer) if trusted else None
     if address is None:
         return network_of(peer)
     hops = [hop.strip() for value in forwarded_for for hop in value.split(",")][-_MAX_HOPS:]
     while hops and _is_trusted(address, trusted):
-        hop = _parse(hops.pop())
+        hop = address_of(hops.pop())
         if hop is None:
             break
         address = hop
     return network_of(str(address))
-
-
-def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        # The sender chooses the zone (fe80::1%eth0), so it could make one client look like many.
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    # ::ffff:10.0.0.1 and 10.0.0.1 are one client to a socket that listens on both.
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _is_trusted(address: IPv4Address | IPv6Address, trusted: Networks) -> bool:

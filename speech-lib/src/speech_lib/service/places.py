@@ -61,15 +61,24 @@ class Places(Generic[HolderT]):
             del self._counts[network]
 
 
+def address_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an address, or None where the text is none."""
+    try:
+        # The sender chooses the zone (fe80::1%eth0), so it could make one client look like many.
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    # ::ffff:10.0.0.1 and 10.0.0.1 are one client to a socket that listens on both.
+    return getattr(found, "ipv4_mapped", None) or found
+
+
 @lru_cache(maxsize=1024)  # parsing an address would be a tenth of what a short session costs
 def network_of(address: str) -> str:
     """Return what counts as one address: an IPv4 address, or the /64 of an IPv6 one."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:  # no address is known of a client that has gone already
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((parsed, _IPV6_PREFIX), strict=False))
+    match address_of(address):
+        case None:  # no address is known of a client that has gone already
+            return address
+        case ipaddress.IPv6Address() as found:
+            return str(ipaddress.ip_network((found, _IPV6_PREFIX), strict=False))
+        case found:
+            return str(found)
