@@ -6,7 +6,7 @@ import signal
 from collections import Counter
 from dataclasses import dataclass, field
 
-from speech_tools.protocol.audio import BYTES_PER_SECOND
+from speech_lib.events import BYTES_PER_SECOND
 from speech_tools.protocol.client import Frame, Hooks
 from speech_tools.speakers import Spoken, say
 from support.crowd import operation_of

@@ -9,7 +9,7 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 
-from speech_tools.protocol.audio import SAMPLE_BYTES, SAMPLE_RATE_HZ
+from speech_lib.events import SAMPLE_BYTES, SAMPLE_RATE_HZ
 from speech_tools.protocol.client import NotAGateway, Refused, Unreachable
 from speech_tools.speakers import Speakers, Spoken, say
 

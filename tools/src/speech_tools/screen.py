@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from speech_lib.events import BYTES_PER_SECOND
 
-from speech_tools.protocol.audio import BYTES_PER_SECOND, Recording
+from speech_tools.protocol.audio import Recording
 from speech_tools.protocol.client import Hooks, Outcome
 from speech_tools.terminal import Terminal, json_text
 

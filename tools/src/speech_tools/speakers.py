@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from speech_lib.events import BYTES_PER_SECOND, SAMPLE_BYTES
+
 from speech_tools.protocol import client
-from speech_tools.protocol.audio import BYTES_PER_SECOND, SAMPLE_BYTES, AudioError, load
+from speech_tools.protocol.audio import AudioError, load
 from speech_tools.protocol.client import Frame, Hooks, Outcome, StreamError
 
 _STEP_SAMPLES = 7919

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from speech_lib.events import BYTES_PER_SECOND
 
 from speech_tools.command_line import DEFAULT_URL, GatewayUrl, exit_codes, fail, make_app
 from speech_tools.protocol import client
-from speech_tools.protocol.audio import BYTES_PER_SECOND, AudioError, Recording, load
+from speech_tools.protocol.audio import AudioError, Recording, load
 from speech_tools.screen import Screen
 
 

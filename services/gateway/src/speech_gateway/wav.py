@@ -5,11 +5,20 @@ from __future__ import annotations
 import io
 import wave
 
-SAMPLE_RATE_HZ = 16_000
-SAMPLE_BYTES = 2
-CHANNELS = 1
-BYTES_PER_SECOND = SAMPLE_RATE_HZ * SAMPLE_BYTES * CHANNELS
-"""The pace of speech."""
+from speech_lib.events import BYTES_PER_SECOND, CHANNELS, SAMPLE_BYTES, SAMPLE_RATE_HZ
+
+__all__ = [
+    "BYTES_PER_SECOND",
+    "CHANNELS",
+    "CONTAINER_HEAD_BYTES",
+    "HEADER_BYTES",
+    "SAMPLE_BYTES",
+    "SAMPLE_RATE_HZ",
+    "duration_ms",
+    "is_container",
+    "wrap",
+]
+
 HEADER_BYTES = 44
 """Length of the header that `wave` writes: RIFF, a 16-byte fmt chunk, the data chunk's head."""
 CONTAINER_HEAD_BYTES = 12

@@ -5,6 +5,7 @@ bytes and back, and `writer_schema` decides which foreign schemas may be read.
 """
 
 from speech_lib.events.model import (
+    BYTES_PER_SECOND,
     CHANNELS,
     SAMPLE_BYTES,
     SAMPLE_RATE_HZ,
@@ -19,6 +20,7 @@ from speech_lib.events.model import (
 )
 
 __all__ = [
+    "BYTES_PER_SECOND",
     "CHANNELS",
     "SAMPLE_BYTES",
     "SAMPLE_RATE_HZ",

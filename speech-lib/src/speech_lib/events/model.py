@@ -24,6 +24,8 @@ SAMPLE_RATE_HZ = 16_000
 SAMPLE_BYTES = 2
 """PCM16, little-endian."""
 CHANNELS = 1
+BYTES_PER_SECOND = SAMPLE_RATE_HZ * SAMPLE_BYTES * CHANNELS
+"""The pace of speech."""
 
 _MAX_INT = 2**31 - 1
 

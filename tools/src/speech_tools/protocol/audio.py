@@ -12,10 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-
-SAMPLE_RATE_HZ = 16_000
-SAMPLE_BYTES = 2
-BYTES_PER_SECOND = SAMPLE_RATE_HZ * SAMPLE_BYTES
+from speech_lib.events import BYTES_PER_SECOND, SAMPLE_BYTES, SAMPLE_RATE_HZ
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 """A file is read whole. A larger one is a mistake: an utterance lasts under a minute."""

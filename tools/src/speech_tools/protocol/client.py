@@ -12,10 +12,10 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from speech_lib.events import BYTES_PER_SECOND
 from websockets.exceptions import ConnectionClosed
 
 from speech_tools.protocol import messages
-from speech_tools.protocol.audio import BYTES_PER_SECOND
 from speech_tools.protocol.connection import (
     CLOSE_TIMEOUT_SECONDS,
     Connection,

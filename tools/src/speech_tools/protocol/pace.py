@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import time
 
-from speech_tools.protocol.audio import BYTES_PER_SECOND, SAMPLE_BYTES
+from speech_lib.events import BYTES_PER_SECOND, SAMPLE_BYTES
+
 from speech_tools.protocol.messages import Limits
 
 PACED_CHUNK_SECONDS = 0.05
