@@ -3,8 +3,14 @@
 `tests/support/words.py` measures, and prints the table of docs/models.md.
 """
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from speech_asr.engine import Recognition
+from speech_asr.errors import EngineUnavailable
+from structlog.testing import capture_logs
 from support.recordings import clips, in_noise, long_clips
 from support.words import NOISE_DECIBELS, POCKETSPHINX, Heard, choice, hear, no_words
 
@@ -75,3 +81,15 @@ def test_where_nobody_speaks_there_are_no_words(model: str, language: str, most:
     assert len(said) == 15
     silent = [each for each in said.values() if each == Recognition("", language, 0.0)]
     assert len(silent) >= 15 - most
+
+
+def test_a_file_that_ends_the_process_is_told_of(tmp_path: Path) -> None:
+    """The library raises nothing; the line names the variable all the same."""
+    shutil.copytree(choice("moonshine-tiny-en").model, tmp_path / "wrong")
+    (tmp_path / "wrong/SHA256SUMS").unlink()
+    (tmp_path / "wrong/tokens.txt").write_text("these are no tokens\n")
+    wrong = replace(choice("moonshine-tiny-en"), model=str(tmp_path / "wrong"))
+    with capture_logs() as lines, pytest.raises(EngineUnavailable) as caught:
+        hear(wrong, [])
+    assert str(caught.value).startswith("ASR_MODEL: a recogniser ended while it was loading: ")
+    assert "these are no tokens" in " ".join(line.get("line", "") for line in lines)
