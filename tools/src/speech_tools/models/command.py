@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.table import Table
 
+from speech_tools.command_line import exit_codes, fail
 from speech_tools.models import manifest
 from speech_tools.models.checking import faults
 from speech_tools.models.fetching import fetch as fetch_model
@@ -21,27 +22,6 @@ from speech_tools.models.fetching import first_folder
 from speech_tools.models.manifest import Model, ModelError
 from speech_tools.models.screen import MB, progress
 from speech_tools.terminal import Terminal, complain
-
-EPILOG = """\
-Exit codes:
-
-0  done; with verify, everything that was looked at is what it should be
-
-1  the model cannot be had, or is not what it should be; nothing half-made is left
-
-2  wrong usage, or no model of that name
-
-The package index is pip's: PIP_INDEX_URL, pip's own settings, or UV_DEFAULT_INDEX.
-"""
-
-console = Terminal(soft_wrap=True)
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Get the recogniser's models, and check them.",
-    epilog=EPILOG,
-)
 
 
 class Exit(IntEnum):
@@ -51,6 +31,25 @@ class Exit(IntEnum):
     FAULTY = 1
     USAGE = 2
 
+
+EPILOG = exit_codes(
+    {
+        Exit.DONE: "done; with verify, everything that was looked at is what it should be",
+        Exit.FAULTY: "the model cannot be had, or is not what it should be; nothing half-made is "
+        "left",
+        Exit.USAGE: "wrong usage, or no model of that name",
+    },
+    "The package index is pip's: PIP_INDEX_URL, pip's own settings, or UV_DEFAULT_INDEX.",
+)
+
+console = Terminal(soft_wrap=True)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Get the recogniser's models, and check them.",
+    epilog=EPILOG,
+)
 
 Name = Annotated[str, typer.Argument(help="a model of the list")]
 Folder = Annotated[
@@ -116,5 +115,4 @@ def _known(name: str) -> Model:
 
 
 def _fail(code: Exit, line: str) -> NoReturn:
-    complain("models", line)
-    raise typer.Exit(code)
+    raise typer.Exit(fail("models", code, line))
