@@ -16,10 +16,9 @@ from speech_tools.topics import Topics
 from speech_tools.trace.command import app
 
 from support.invoke import Done, invoke
+from support.trace_record import START_MS
 
 PARTITIONS = 6
-START_MS = 1_700_000_000_000
-"""The handshake. Other times are milliseconds after it."""
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 FLUSH_SECONDS = 20
 

@@ -19,7 +19,7 @@ from speech_tools.cli import COMMANDS
 from speech_tools.latency.command import NO_PLOTS
 from speech_tools.stack import NEEDS_A_CHECKOUT
 from support.scripted_gateway import Visit, scripted
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 SPEECH = [sys.executable, "-m", "speech_tools"]
@@ -254,21 +254,16 @@ def children(pid: int) -> list[int]:
     return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
-three_children = retry(
-    retry=retry_if_result(lambda found: len(found) < 3),
-    stop=stop_after_delay(SECONDS),
-    wait=wait_fixed(0.05),
-)(children)
-"""Broker and registry, gateway, recogniser."""
-
-
 @pytest.mark.pipeline
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc: Linux")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_what_it_has_started(number, code):
     """Nothing of an embedded pipeline is left, and nothing is said."""
     with as_from_a_terminal("latency", "--embedded") as process:
-        started = three_children(process.pid)
+        # Broker and registry, gateway, recogniser.
+        started = until(
+            lambda: children(process.pid), lambda found: len(found) >= 3, seconds=SECONDS
+        )
         process.send_signal(number)
         _, complaints = process.communicate(timeout=SECONDS)
     assert (process.returncode, complaints) == (code, "")

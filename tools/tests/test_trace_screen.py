@@ -6,33 +6,14 @@ from io import StringIO
 
 import pytest
 from speech_lib.kafka import headers
-from speech_lib.kafka.records import ReceivedRecord
 from speech_tools.terminal import Terminal
-from speech_tools.topics import Topics
 from speech_tools.trace import follow as trace_follow
 from speech_tools.trace import screen as trace_screen
 from speech_tools.trace import tracing
 from speech_tools.trace.screen import Screen
 from speech_tools.trace.tracing import Hop, Missing, Place, Result, Trace
+from support.trace_record import AUDIO, ID, START_MS
 
-ID = "0af76519-16cd-43dd-8448-eb211c80319c"
-START_MS = 1_700_000_000_000
-TOPICS = Topics("audio", "text", "dead")
-AUDIO = ReceivedRecord(
-    "audio",
-    3,
-    42,
-    ID.encode(),
-    b"",
-    {
-        headers.CORRELATION_ID: ID,
-        headers.ENDED_BY: "done",
-        headers.HANDSHAKE_MS: str(START_MS),
-        headers.FIRST_AUDIO_MS: str(START_MS + 100),
-        headers.ENDED_MS: str(START_MS + 2_000),
-    },
-    START_MS + 2_010,
-)
 RECOGNISED = Trace(
     correlation_id=ID,
     ended_by="done",

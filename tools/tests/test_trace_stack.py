@@ -16,7 +16,7 @@ import pytest
 from speech_tools import stack
 from speech_tools.protocol import audio, client
 from speech_tools.trace.tracing import HOPS
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from support.waiting import until
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(120)]
 
@@ -92,14 +92,10 @@ def test_a_stopped_recogniser_is_named_and_after_its_start_every_hop_is_told(
     assert found["missing"]["members"] == (0 if pipeline.real else None)
     assert [hop["name"] for hop in found["hops"]] == [*HOPS[:4]]
 
-    until_there = retry(
-        retry=retry_if_result(lambda answer: answer[0] != 0),
-        stop=stop_after_delay(TEXT_SECONDS),
-        wait=wait_fixed(0.2),
-        retry_error_callback=lambda state: state.outcome.result(),
-    )
     with stack.recogniser(pipeline, logs, topics.names):
-        code, found = until_there(trace)(command, owed)
+        code, found = until(
+            lambda: trace(command, owed), lambda answer: answer[0] == 0, seconds=TEXT_SECONDS
+        )
     assert (code, found["missing"]) == (0, None)
     assert [hop["name"] for hop in found["hops"]] == [*HOPS]
     times = [hop["at_ms"] for hop in found["hops"]]

@@ -7,28 +7,9 @@ import pytest
 from speech_lib.events import TextRecognized, TextRecognizedEvent
 from speech_lib.kafka import headers
 from speech_lib.kafka.records import ReceivedRecord
-from speech_tools.topics import Topics
 from speech_tools.trace import tracing
 from speech_tools.trace.tracing import HOPS, Missing, Recogniser
-
-ID = "0af76519-16cd-43dd-8448-eb211c80319c"
-START_MS = 1_700_000_000_000
-TOPICS = Topics("audio", "text", "dead")
-AUDIO = ReceivedRecord(
-    "audio",
-    3,
-    42,
-    ID.encode(),
-    b"",
-    {
-        headers.CORRELATION_ID: ID,
-        headers.ENDED_BY: "done",
-        headers.HANDSHAKE_MS: str(START_MS),
-        headers.FIRST_AUDIO_MS: str(START_MS + 100),
-        headers.ENDED_MS: str(START_MS + 2_000),
-    },
-    START_MS + 2_010,
-)
+from support.trace_record import AUDIO, ID, START_MS, TOPICS
 
 
 def test_the_hops_have_their_names_and_their_order():
@@ -41,7 +22,7 @@ def test_the_hops_have_their_names_and_their_order():
 
 def test_the_text_alone_is_enough():
     """Where the audio's record is gone by retention, the text is still a result."""
-    topics = Topics("audio", "text", "dead")
+    topics = TOPICS
     event = TextRecognizedEvent.new(
         correlation_id=str(uuid.uuid4()),
         source_service="asr",
