@@ -20,10 +20,11 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from speech_gateway.actions import Close, Publish, Reply
 from speech_gateway.connection import GatewayConnection
 from speech_gateway.driver import SessionDriver
 from speech_gateway.errors import Ending, NotStored
-from speech_gateway.session import Close, Publish, Reply, Session, State
+from speech_gateway.session import Session, State
 from speech_gateway.session_report import LineBudget
 from speech_gateway.testing import (
     CONFIG,
@@ -129,7 +130,7 @@ def fall_silent(session: Session, crowd: Crowd):
 def answer(session: Session, store: str, offset: int | None):
     if failure := FAILURES.get(store):
         return session.not_stored(*failure)
-    return session.stored(Receipt(f"event-{offset}", "speech.audio.ingress", 0, offset))
+    return session.stored(Receipt(f"event-{offset}", "speech.audio.ingress", 0, offset), 0.0)
 
 
 def is_certain(script: Script, crowd: Crowd) -> bool:

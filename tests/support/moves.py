@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from speech_gateway.actions import Action
 from speech_gateway.errors import Ending
-from speech_gateway.session import Action, Session
+from speech_gateway.session import Session
 from websockets.frames import Frame, Opcode
 
 FLOOD_FRAMES = 200

@@ -10,16 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
+from speech_gateway.actions import Actions, Close, Publish, Reply
 from speech_gateway.errors import Ending, Failure, GatewayError, NotStored
 from speech_gateway.messages import Accepted, Connected, Draining, Failed, Limits
-from speech_gateway.session import (
-    Actions,
-    Close,
-    Publish,
-    Reply,
-    Session,
-    State,
-)
+from speech_gateway.session import Session, State
 from speech_gateway.utterance import Receipt, Utterance
 
 CORRELATION_ID = "7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52"
@@ -68,7 +62,7 @@ def drain(at: float, until: float) -> Step:
 
 
 def stored() -> Step:
-    return lambda session: session.stored(RECEIPT)
+    return lambda session: session.stored(RECEIPT, START)
 
 
 def new_session(*, fill_at_limit: bool = False, limits: Limits = LIMITS) -> Session:
@@ -545,7 +539,7 @@ def test_the_broker_answers_once_for_what_is_being_stored() -> None:
     """An answer for nothing is a defect of the shell, and must not pass for a second message."""
     session = new_session()
     with pytest.raises(AssertionError, match="nothing is being stored"):
-        session.stored(RECEIPT)
+        session.stored(RECEIPT, START)
     play(session, audio(SAMPLES), done(), stored())
     with pytest.raises(AssertionError, match="nothing is being stored"):
         session.not_stored(Failure.INTERNAL_ERROR, "no")

@@ -8,9 +8,10 @@ from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from speech_gateway.actions import Actions, Publish
 from speech_gateway.errors import Ending
 from speech_gateway.messages import Limits
-from speech_gateway.session import Actions, Publish, Session
+from speech_gateway.session import Session
 from speech_gateway.wav import HEADER_BYTES
 
 MAX_AUDIO = 64

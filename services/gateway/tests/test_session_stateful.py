@@ -23,9 +23,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from speech_gateway import wav
+from speech_gateway.actions import Actions, Close, Publish, Reply
 from speech_gateway.errors import Ending, Failure
 from speech_gateway.messages import Accepted, Draining, Failed, Limits
-from speech_gateway.session import Actions, Close, Publish, Reply, Session
+from speech_gateway.session import Session
 from speech_gateway.utterance import Receipt, Utterance
 
 STEPS = 25
@@ -313,7 +314,7 @@ class Stream(RuleBasedStateMachine):
     @precondition(lambda self: self.model.storing)
     @rule()
     def store(self) -> None:
-        self.expect(self.session.stored(RECEIPT), self.model.stored())
+        self.expect(self.session.stored(RECEIPT, self.model.now), self.model.stored())
         self.outcomes["accepted"] += 1
 
     @precondition(lambda self: self.model.storing)

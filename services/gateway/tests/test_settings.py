@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from speech_gateway.__main__ import admission_of, server_config
 from speech_gateway.admission import Admission
 from speech_gateway.messages import Limits
-from speech_gateway.server import ServerConfig
+from speech_gateway.server_config import ServerConfig
 from speech_gateway.settings import GatewaySettings
 from speech_lib.errors import ConfigError
 

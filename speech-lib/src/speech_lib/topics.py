@@ -16,7 +16,7 @@ from speech_lib.kafka.admin import DAY_MS, TopicSpec, ensure_topics
 from speech_lib.service.config import KafkaEnvironment
 from speech_lib.service.logs import get_logger
 from speech_lib.service.run import ExitCode, StopSignals, run
-from speech_lib.service.setting_types import Topic, whole
+from speech_lib.service.setting_types import whole
 from speech_lib.service.startup import wait_for
 
 MIN_RETENTION_BYTES = 64 * 1024 * 1024
@@ -25,9 +25,6 @@ MAX_RETENTION_BYTES = 1024**5
 
 class TopicsEnvironment(KafkaEnvironment):
     """The environment variables of the one-shot."""
-
-    topic_dead_letter: Topic = Field("speech.audio.ingress.dlq", alias="TOPIC_DEAD_LETTER")
-    """Topic of the records that cannot be processed."""
 
     topic_partitions: Annotated[int, whole(1, 1_000)] = Field(6, alias="TOPIC_PARTITIONS")
     """Partitions of each topic that is made: the most recognisers that can share the work."""

@@ -16,9 +16,10 @@ from speech_asr import wav as reader
 from speech_asr.errors import Unprocessable
 from speech_gateway import handshake, messages
 from speech_gateway import wav as writer
+from speech_gateway.actions import Actions, Publish
 from speech_gateway.admission import client_address
 from speech_gateway.errors import InvalidMessage
-from speech_gateway.session import Actions, Publish, Session
+from speech_gateway.session import Session
 from speech_lib.errors import EventError
 from speech_lib.events import (
     AnyEvent,

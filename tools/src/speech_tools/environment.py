@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import Field
 from speech_lib.service.config import KafkaEnvironment
-from speech_lib.service.setting_types import HttpUrl, Topic
+from speech_lib.service.setting_types import HttpUrl
 
 from speech_tools.topics import Topics
 
@@ -26,9 +26,6 @@ class PipelineEnvironment(KafkaEnvironment):
 
     schema_registry_url: HttpUrl = Field(alias="SCHEMA_REGISTRY_URL")
     """Where the schema of the text is kept."""
-
-    topic_dead_letter: Topic = Field("speech.audio.ingress.dlq", alias="TOPIC_DEAD_LETTER")
-    """Topic of the records that cannot be processed."""
 
     @classmethod
     def read(cls, servers: str, registry: str) -> Self:

@@ -6,7 +6,7 @@ from typing import Annotated, Self, get_args
 
 from pydantic import Field, model_validator
 from speech_lib.service.config import ServiceSettings, inconsistent
-from speech_lib.service.setting_types import Port, Text, Topic, choice, matching, whole
+from speech_lib.service.setting_types import Port, Text, choice, matching, whole
 
 from speech_asr.cores import usable_cores
 from speech_asr.engine import EngineChoice, EngineName, ModelFamily
@@ -63,9 +63,6 @@ class AsrSettings(ServiceSettings):
     asr_group_id: GroupId = Field("asr-service", alias="ASR_GROUP_ID")
     """Consumer group: its members share the utterances."""
 
-    topic_dead_letter: Topic = Field("speech.audio.ingress.dlq", alias="TOPIC_DEAD_LETTER")
-    """Topic of the records that cannot be processed."""
-
     ops_port: Port = Field(8002, alias="OPS_PORT")
     """The operations port (/livez, /readyz, /metrics)."""
 
@@ -103,10 +100,4 @@ class AsrSettings(ServiceSettings):
             raise inconsistent("ASR_MODEL", "needs another ASR_ENGINE; pocketsphinx has its own")
         if self.asr_language is not None:
             raise inconsistent("ASR_LANGUAGE", "needs another ASR_ENGINE; pocketsphinx has en-US")
-        return self
-
-    @model_validator(mode="after")
-    def _check_dead_letter(self) -> Self:
-        if self.topic_dead_letter in {self.topic_audio_ingress, self.topic_asr_text}:
-            raise inconsistent("TOPIC_DEAD_LETTER", "expected another topic than the two others")
         return self

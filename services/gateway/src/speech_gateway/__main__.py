@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from speech_lib.errors import RegistryUnavailable
-from speech_lib.events import AudioInputEvent
+from speech_lib.events import AudioInputEvent, TextRecognizedEvent
 from speech_lib.kafka.producer import RecordProducer
-from speech_lib.kafka.registry import EventSerializer, SchemaRegistry
+from speech_lib.kafka.registry import EventDeserializer, EventSerializer, SchemaRegistry
+from speech_lib.kafka.tail import TopicTail
 from speech_lib.service.config import unusable_address
 from speech_lib.service.health import Health
 from speech_lib.service.logs import get_logger
@@ -29,7 +31,10 @@ from speech_gateway import __version__
 from speech_gateway.admission import Admission
 from speech_gateway.metrics import Metrics
 from speech_gateway.publisher import CLIENT_ID, Publisher
-from speech_gateway.server import GatewayServer, ServerConfig
+from speech_gateway.results import CLIENT_ID as RESULTS_CLIENT_ID
+from speech_gateway.results import Results
+from speech_gateway.server import GatewayServer
+from speech_gateway.server_config import ServerConfig
 from speech_gateway.settings import GatewaySettings
 
 SERVICE_NAME = "gateway"
@@ -54,7 +59,7 @@ async def run(settings: GatewaySettings, signals: StopSignals) -> None:
         TopicMissing: The topic is not there, or may not be used.
     """
     clock = asyncio.get_running_loop().time
-    health = Health(("broker", "schema"), clock())
+    health = Health(conditions_of(settings), clock())
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         spans = open_spans(settings.otlp(), service=CLIENT_ID, version=__version__)
@@ -68,6 +73,7 @@ async def run(settings: GatewaySettings, signals: StopSignals) -> None:
             admission=admission_of(settings),
             is_ready=lambda: health.admits(clock()),
             metrics=metrics,
+            answers=_read_results(settings, parts.registry, health, stack),
             spans=spans,
         )
         await _listen(settings, server, health, metrics, stack)
@@ -75,6 +81,11 @@ async def run(settings: GatewaySettings, signals: StopSignals) -> None:
         await signals.drain.wait()
         await _drain(settings.drain_seconds, server, health, signals, clock)
     _log.info("stopped")
+
+
+def conditions_of(settings: GatewaySettings) -> tuple[str, ...]:
+    """Return what must hold for the gateway to be ready."""
+    return ("broker", "schema", *(("results",) if settings.results == "on" else ()))
 
 
 def admission_of(settings: GatewaySettings) -> Admission:
@@ -93,6 +104,7 @@ def server_config(settings: GatewaySettings) -> ServerConfig:
         port=settings.port,
         limits=settings.limits(),
         fill_at_limit=settings.buffer_limit_action == "publish",
+        result_timeout=settings.result_timeout_seconds,
         origin_allowlist=settings.origin_allowlist,
         trusted_proxies=settings.trusted_proxies,
         max_audio_speed=settings.max_audio_speed,
@@ -105,6 +117,7 @@ def server_config(settings: GatewaySettings) -> ServerConfig:
 class _Parts:
     """What `run` needs to store utterances."""
 
+    registry: SchemaRegistry
     producer: RecordProducer
     serializer: EventSerializer[AudioInputEvent]
 
@@ -122,7 +135,25 @@ def _build(settings: GatewaySettings, stack: AsyncExitStack) -> _Parts:
         AudioInputEvent,
         auto_register=settings.schema_auto_register,
     )
-    return _Parts(producer, serializer)
+    return _Parts(registry, producer, serializer)
+
+
+def _read_results(
+    settings: GatewaySettings, registry: SchemaRegistry, health: Health, stack: AsyncExitStack
+) -> Results | None:
+    """Begin to read texts, where clients may ask for theirs."""
+    if settings.results == "off":
+        return None
+    clock = asyncio.get_running_loop().time
+    topics = (settings.topic_asr_text, settings.topic_dead_letter)
+    results = Results(
+        partial(TopicTail, settings.kafka(), topics, client_id=RESULTS_CLIENT_ID),
+        EventDeserializer(registry, TextRecognizedEvent),
+        dead_letters=settings.topic_dead_letter,
+        report=lambda ok, reason: health.set("results", ok, reason, now=clock()),
+    )
+    in_background(results.run(), stack)
+    return results
 
 
 async def _listen(

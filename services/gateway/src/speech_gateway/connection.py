@@ -34,9 +34,9 @@ from websockets.server import ServerProtocol
 from speech_gateway.admission import Slot, UnfinishedHandshakes
 from speech_gateway.errors import Ending
 from speech_gateway.frames import FrameSplitter, MessageAssembler, is_on_budget
-from speech_gateway.handshake import Wanted
 from speech_gateway.rates import TokenBucket
 from speech_gateway.reading import EarlyMessages, Listener, ReadPause, SmallReads
+from speech_gateway.utterance import Wanted
 
 MAX_HEAD_BYTES = 16_384
 """Of a request: twice what browsers and proxies send at most."""

@@ -15,18 +15,11 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from speech_gateway.actions import Action, Actions, Close, Publish, Reply
 from speech_gateway.connection import GatewayConnection
 from speech_gateway.errors import Ending, Failure, NotStored, Stored
-from speech_gateway.session import (
-    Action,
-    Actions,
-    Close,
-    Publish,
-    Reply,
-    Session,
-    State,
-)
-from speech_gateway.utterance import Context, Receipt, Store, Utterance
+from speech_gateway.session import Session, State
+from speech_gateway.utterance import Answer, Context, Receipt, Store, Utterance
 
 log = structlog.get_logger()
 
@@ -81,6 +74,10 @@ class SessionDriver:
         """Tell the session that the gateway stops at `deadline`, on the loop's clock."""
         self._enqueue(self.session.drain(self._clock(), deadline))
         self._set_timer()
+
+    def answer(self, answer: Answer) -> None:
+        """Tell the session what became of its stored utterance."""
+        self._enqueue(self.session.answered(answer, self._clock()))
 
     # What the report of the session reads
 
@@ -210,7 +207,8 @@ class SessionDriver:
             case Publish(utterance):
                 pending = self._publish(utterance)
                 del utterance  # only the producer holds the audio while it waits for the broker
-                self._enqueue(await self._answer(pending))
+                self._enqueue(await self._store_answer(pending))
+                self._set_timer()
             case Close(code, reason, abort):
                 self._closed_with = code
                 self._on_ended()
@@ -225,7 +223,7 @@ class SessionDriver:
             log.exception("publishing failed", correlation_id=self.context.correlation_id)
             return None
 
-    async def _answer(self, pending: Awaitable[Receipt] | None) -> Actions:
+    async def _store_answer(self, pending: Awaitable[Receipt] | None) -> Actions:
         """Wait for the broker's answer, and feed it to the session."""
         if pending is None:
             return self._not_stored(Failure.INTERNAL_ERROR, "no")
@@ -240,7 +238,7 @@ class SessionDriver:
             return self._not_stored(Failure.INTERNAL_ERROR, "unknown")
         finally:
             self.ack_seconds = self._clock() - began
-        return self.session.stored(receipt)
+        return self.session.stored(receipt, self._clock())
 
     def _not_stored(self, failure: Failure, stored: Stored) -> Actions:
         self.stored = stored

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Literal
 
 Stored = Literal["no", "unknown"]
+"""What is known of audio that the broker has not confirmed."""
 
 
 class GatewayError(Exception):
@@ -18,7 +19,7 @@ class GatewayError(Exception):
 
 
 class InvalidMessage(GatewayError):
-    """A text message that the protocol does not know; the error's text is for the client.
+    """A message that the protocol does not permit; the error's text is for the client.
 
     Attributes:
         limit: The size that the message passed, in bytes, where the size is what is wrong.
@@ -65,6 +66,7 @@ class Ending(Enum):
     IDLE_TIMEOUT = Rule("idle_timeout", 1001, True, True, "no audio arrived in time")
     SESSION_EXPIRED = Rule("session_expired", 1008, True, True, "the session lasted too long")
     SHUTTING_DOWN = Rule("shutting_down", 1001, True, True, "the gateway is stopping")
+    DISCARDED = Rule("disconnect", 1000, False, False, "the connection closed or broke")
     AUDIO_TOO_LONG = Rule(
         "audio_too_long", 1009, False, False, "the utterance is longer than the gateway takes"
     )
@@ -107,6 +109,21 @@ class Failure(Enum):
         "rejected_by_broker", 1011, False, False, "the broker refuses this audio for good"
     )
     INTERNAL_ERROR = Rule("internal_error", 1011, False, False, "internal error")
+
+
+class NoText(Enum):
+    """Why a client that wants the text of its stored utterance gets none."""
+
+    NOT_RECOGNIZED = Rule(
+        "not_recognized", 1011, False, False, "the audio is stored; no text can be made of it"
+    )
+    RESULT_TIMEOUT = Rule(
+        "result_timeout",
+        1013,
+        False,
+        False,
+        "the audio is stored; its text did not come in time",
+    )
 
 
 class NotStored(GatewayError):

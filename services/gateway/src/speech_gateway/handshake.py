@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
@@ -17,6 +17,9 @@ from typing import Protocol
 from urllib.parse import parse_qs
 
 import langcodes.tag_parser
+from speech_lib.kafka.headers import is_client_ref
+
+from speech_gateway.utterance import Wanted
 
 PATH = "/ws/audio"
 NO_ORIGIN = "none"
@@ -75,6 +78,26 @@ class Refusal(Enum):
         "invalid_language",
         "language must be given at most once, as a BCP 47 tag such as en-US",
     )
+    INVALID_RESULTS = Answer(
+        HTTPStatus.BAD_REQUEST,
+        "invalid_results",
+        "results must be given at most once, as text",
+    )
+    RESULTS_NOT_OFFERED = Answer(
+        HTTPStatus.BAD_REQUEST,
+        "results_not_offered",
+        "this gateway sends no results: connect without the parameter results",
+    )
+    INVALID_CLIENT_REF = Answer(
+        HTTPStatus.BAD_REQUEST,
+        "invalid_client_ref",
+        "client_ref must be given at most once, as 1 to 64 of A-Z a-z 0-9 . _ ~ -",
+    )
+    INVALID_ON_DISCONNECT = Answer(
+        HTTPStatus.BAD_REQUEST,
+        "invalid_on_disconnect",
+        "on_disconnect must be given at most once, as store or discard",
+    )
     ORIGIN_NOT_ALLOWED = Answer(
         HTTPStatus.FORBIDDEN, "origin_not_allowed", "pages of this origin may not connect"
     )
@@ -117,17 +140,15 @@ class Request:
     headers: HeaderFields
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What an acceptable handshake asks for."""
-
-    language_hint: str | None
-
-
-def judge(request: Request, origin_allowlist: frozenset[str]) -> Wanted | Refusal:
+def judge(
+    request: Request, origin_allowlist: frozenset[str], *, offers_results: bool = False
+) -> Wanted | Refusal:
     """Return what the client wants, or the first reason to refuse it.
 
-    An empty allowlist admits every origin.
+    Args:
+        request: The parts of the request.
+        origin_allowlist: Exact origins; empty admits every one.
+        offers_results: Whether this gateway can send the text on the same connection.
     """
     path, _, query = request.target.partition("?")
     if path != PATH:
@@ -136,12 +157,30 @@ def judge(request: Request, origin_allowlist: frozenset[str]) -> Wanted | Refusa
         return Refusal.METHOD_NOT_ALLOWED
     if not _asks_for_upgrade(request.headers):
         return Refusal.UPGRADE_REQUIRED
-    languages = parse_qs(query, keep_blank_values=True).get("language", [])
-    if len(languages) > 1 or not all(map(is_language_tag, languages)):
-        return Refusal.INVALID_LANGUAGE
-    if not allows_origin(request.headers.get_all("Origin"), origin_allowlist):
+    wanted = _read_query(query, offers_results=offers_results)
+    if isinstance(wanted, Wanted) and not allows_origin(
+        request.headers.get_all("Origin"), origin_allowlist
+    ):
         return Refusal.ORIGIN_NOT_ALLOWED
-    return Wanted(language_hint=languages[0] if languages else None)
+    return wanted
+
+
+def _read_query(query: str, *, offers_results: bool) -> Wanted | Refusal:
+    """Return what the query asks for; it may name each of our parameters once."""
+    given = parse_qs(query, keep_blank_values=True)
+    for name, is_valid, refusal in _PARAMETERS:
+        values = given.get(name, [])
+        if len(values) > 1 or not all(map(is_valid, values)):
+            return refusal
+        if name == "results" and values and not offers_results:
+            return Refusal.RESULTS_NOT_OFFERED
+    one = {name: values[0] for name, values in given.items()}
+    return Wanted(
+        language_hint=one.get("language"),
+        results="results" in one,
+        client_ref=one.get("client_ref"),
+        discards=one.get("on_disconnect") == "discard",
+    )
 
 
 def has_too_long_list(headers: HeaderFields) -> bool:
@@ -161,6 +200,15 @@ def is_language_tag(text: str) -> bool:
     except langcodes.tag_parser.LanguageTagError:
         return False
     return True
+
+
+_PARAMETERS: tuple[tuple[str, Callable[[str], bool], Refusal], ...] = (
+    ("language", is_language_tag, Refusal.INVALID_LANGUAGE),
+    ("results", {"text"}.__contains__, Refusal.INVALID_RESULTS),
+    ("client_ref", is_client_ref, Refusal.INVALID_CLIENT_REF),
+    ("on_disconnect", {"store", "discard"}.__contains__, Refusal.INVALID_ON_DISCONNECT),
+)
+"""Each parameter, which values it takes, and the refusal of any other, in the protocol's order."""
 
 
 def allows_origin(origins: Sequence[str], allowlist: frozenset[str]) -> bool:

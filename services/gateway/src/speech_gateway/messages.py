@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, Self
 
 from speech_gateway import wav
-from speech_gateway.errors import InvalidMessage, Stored
+from speech_gateway.errors import InvalidMessage, Rule, Stored
+from speech_gateway.utterance import Receipt, Text
 
 SUBPROTOCOL = "speech-ingress.v1"
 MAX_TEXT_BYTES = 4096
@@ -36,16 +37,26 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The greeting: the first message, at once."""
+    """The greeting: the first message, at once.
+
+    Attributes:
+        correlation_id: The server's id of the utterance.
+        limits: What this session may do.
+        client_ref: The client's own name for what it says, where it gave one.
+        result_timeout: The seconds within which the text follows `accepted`, where it asked for it.
+    """
 
     correlation_id: str
     limits: Limits
+    client_ref: str | None = None
+    result_timeout: float | None = None
     status: str = field(default="connected", init=False)
 
     def to_json(self) -> str:
         """Return the message as sent."""
-        head = _dump({"status": self.status, "correlation_id": self.correlation_id})
-        return f"{head[:-1]},{_greeting_of(self.limits)}"
+        name = {"client_ref": self.client_ref} if self.client_ref else {}
+        head = _dump({"status": self.status, "correlation_id": self.correlation_id, **name})
+        return f"{head[:-1]},{_greeting_of(self.limits, self.result_timeout)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,23 @@ class Accepted:
     ended_by: str
     status: str = field(default="accepted", init=False)
 
+    @classmethod
+    def of(
+        cls, correlation_id: str, receipt: Receipt, audio_bytes: int, sha256: str, ended_by: str
+    ) -> Self:
+        """Build it for whole samples that are stored where the receipt says."""
+        return cls(
+            correlation_id,
+            receipt.event_id,
+            receipt.topic,
+            receipt.partition,
+            receipt.offset,
+            audio_bytes,
+            wav.duration_ms(audio_bytes),
+            sha256,
+            ended_by,
+        )
+
     def to_json(self) -> str:
         """Return the message as sent."""
         return _dump(
@@ -104,17 +132,62 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Recognized:
+    """The text, after `accepted`, for a client that asked for it."""
+
+    correlation_id: str
+    text: Text
+    status: str = field(default="recognized", init=False)
+
+    def to_json(self) -> str:
+        """Return the message as sent."""
+        text = self.text
+        return _dump(
+            {
+                "status": self.status,
+                "correlation_id": self.correlation_id,
+                "text": text.text,
+                "language": text.language,
+                "confidence": round(text.confidence, 4),  # it was a 32-bit float
+                "event_id": text.event_id,
+                "topic": text.topic,
+                "partition": text.partition,
+                "offset": text.offset,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
-    """The utterance is not stored, or not known to be; `limit` where the client passed one."""
+    """The utterance is not stored, or its text does not come; `limit` where one was passed."""
 
     correlation_id: str
     code: str
     message: str
     retryable: bool
-    stored: Stored
+    stored: Stored | Literal["yes"]
     limit: int | None = None
     observed: int | None = None
     status: str = field(default="error", init=False)
+
+    @classmethod
+    def of(
+        cls,
+        correlation_id: str,
+        rule: Rule,
+        stored: Stored | Literal["yes"],
+        cause: InvalidMessage | None = None,
+    ) -> Self:
+        """Build it from the rule that ended the utterance; `cause` says more than the rule."""
+        return cls(
+            correlation_id,
+            rule.code,
+            str(cause or rule.message),
+            rule.retryable,
+            stored,
+            cause.limit if cause else None,
+            cause.observed if cause else None,
+        )
 
     def to_json(self) -> str:
         """Return the message as sent, without `limit` and `observed` where there are none."""
@@ -132,7 +205,7 @@ class Failed:
         )
 
 
-ServerMessage = Connected | Draining | Accepted | Failed
+ServerMessage = Connected | Draining | Accepted | Recognized | Failed
 
 
 def check_client_message(text: str) -> None:
@@ -165,9 +238,9 @@ def _refuse_constant(_name: str) -> NoReturn:
 
 
 @lru_cache(maxsize=16)
-def _greeting_of(limits: Limits) -> str:
-    """Return the greeting's part that is the same for all sessions, up to its end."""
-    rest = {
+def _greeting_of(limits: Limits, result_timeout: float | None) -> str:
+    """Return the greeting's part that is the same for many sessions, up to its end."""
+    rest: dict[str, Any] = {
         "protocol": SUBPROTOCOL,
         "audio": {
             "encoding": "pcm_s16le",
@@ -183,6 +256,8 @@ def _greeting_of(limits: Limits) -> str:
             "max_session_seconds": limits.max_session_seconds,
         },
     }
+    if result_timeout is not None:
+        rest["results"] = {"timeout_seconds": result_timeout}
     return _dump(rest)[1:]
 
 

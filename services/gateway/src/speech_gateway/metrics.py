@@ -17,12 +17,16 @@ from speech_lib.kafka.producer import Queued
 from speech_lib.telemetry.process_metrics import process_metrics
 
 from speech_gateway import __version__
-from speech_gateway.errors import Ending, Failure, Stored
+from speech_gateway.errors import Ending, Failure, NoText, Stored
 from speech_gateway.handshake import Refusal
+from speech_gateway.session import DISCARDED
+from speech_gateway.text_wait import LEFT, RECOGNIZED
 
 _STORE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_RESULT_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 
 ACCEPTED = "accepted"
+RESULT_OUTCOMES = (RECOGNIZED, LEFT, *(why.value.code for why in NoText))
 _NEVER_WITHOUT_AUDIO = frozenset({Ending.DONE, Ending.AUDIO_FILLED})
 """Endings that always have audio: a `done` without is `empty_audio`."""
 _POSSIBLY_STORED: dict[Failure, tuple[Stored, ...]] = {
@@ -39,6 +43,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._add_sessions(self.registry)
         self._add_storing(self.registry)
+        self._add_results(self.registry)
         process = process_metrics("speech_gateway", "gateway", __version__, self.registry)
         self.loop_lag_seconds, self.ready = process.loop_lag_seconds, process.ready
         self._begin_at_zero()
@@ -103,9 +108,30 @@ class Metrics:
             registry=registry,
         )
 
+    def _add_results(self, registry: CollectorRegistry) -> None:
+        self.results_waiting = Gauge(
+            "speech_gateway_results_waiting",
+            "Sessions whose utterance is stored, and that wait for its text.",
+            registry=registry,
+        )
+        self.results = Counter(
+            "speech_gateway_results",
+            "Stored utterances whose client wanted the text, by what became of that.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.result_seconds = Histogram(
+            "speech_gateway_result_seconds",
+            "Time from `accepted` to the text.",
+            buckets=_RESULT_SECONDS,
+            registry=registry,
+        )
+
     def _begin_at_zero(self) -> None:
         for refusal in Refusal:
             self.refusals.labels(refusal.value.code)
+        for outcome in RESULT_OUTCOMES:
+            self.results.labels(outcome)
         for failure, stored in _POSSIBLY_STORED.items():
             for certainty in stored:
                 self.delivery_errors.labels(failure.value.code, certainty)
@@ -119,5 +145,7 @@ def possible_ends() -> Iterator[tuple[str, str]]:
         if ending.value.keeps_audio:
             yield code, ACCEPTED
             yield from ((code, failure.value.code) for failure in Failure)
-        if ending not in _NEVER_WITHOUT_AUDIO:
+        if ending is Ending.DISCARDED:
+            yield code, DISCARDED
+        elif ending not in _NEVER_WITHOUT_AUDIO:
             yield code, code

@@ -80,6 +80,7 @@ class Publisher:
                 first_audio_ms=_milliseconds(context, utterance.first_audio_at),
                 ended_ms=_milliseconds(context, utterance.ended_at),
                 source=context.source,
+                client_ref=context.client_ref,
             ),
             partition=self.lanes.partition(
                 context.source,

@@ -30,7 +30,6 @@ from websockets.typing import Subprotocol
 from speech_gateway import handshake, session_report, wav
 from speech_gateway.admission import (
     Admission,
-    Networks,
     Sources,
     UnfinishedHandshakes,
     client_address,
@@ -38,12 +37,13 @@ from speech_gateway.admission import (
 from speech_gateway.connection import WRITE_LIMIT_BYTES, GatewayConnection
 from speech_gateway.driver import SessionDriver
 from speech_gateway.handshake import Refusal
-from speech_gateway.messages import SUBPROTOCOL, Limits
+from speech_gateway.messages import SUBPROTOCOL
 from speech_gateway.metrics import Metrics
 from speech_gateway.rates import AddressBuckets
+from speech_gateway.server_config import ServerConfig
 from speech_gateway.session import Session
 from speech_gateway.session_report import LineBudget
-from speech_gateway.utterance import Context, Store
+from speech_gateway.utterance import Answers, Context, Store
 
 _SWITCHING_PROTOCOLS = 101
 _ACCEPTED_AT_ONCE = 3
@@ -52,35 +52,6 @@ turns. With the usual 100, a storm of good clients from one address would pass i
 unfinished handshakes."""
 _KERNEL_QUEUE = 1024
 """Connections that wait in the kernel meanwhile. `backlog` alone would make it as small."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """What the server needs to know; `__main__` builds it from the settings.
-
-    Attributes:
-        host: Address to listen on.
-        port: Port to listen on; 0 takes any free one.
-        limits: What each session may do.
-        fill_at_limit: Publish what fits of too long an utterance, instead of rejecting it.
-        origin_allowlist: Exact origins; empty admits every one.
-        trusted_proxies: Networks whose X-Forwarded-For is believed.
-        max_audio_speed: How much audio an address may send, as a multiple of the pace of speech.
-        utterances_at_once: How many whole utterances an address may send faster than that.
-        handshake_timeout: Seconds for one whole opening handshake.
-        close_timeout: Seconds that a client may put off the end of a closed connection.
-    """
-
-    host: str
-    port: int
-    limits: Limits
-    fill_at_limit: bool = False
-    origin_allowlist: frozenset[str] = frozenset()
-    trusted_proxies: Networks = ()
-    max_audio_speed: int = 20
-    utterances_at_once: int = 10
-    handshake_timeout: float = 5.0
-    close_timeout: float = 2.0
 
 
 @dataclass
@@ -92,6 +63,8 @@ class GatewayServer:
     admission: Admission
     is_ready: Callable[[], bool]
     metrics: Metrics
+    answers: Answers | None = None
+    """Brings the texts of those who want them; None where no client may ask."""
     spans: SpanSink = field(default_factory=NoSpans)
     _port: int = field(init=False)
     _server: Server = field(init=False)
@@ -110,6 +83,9 @@ class GatewayServer:
         self._audio = AddressBuckets(
             config.utterances_at_once * config.limits.max_audio_bytes,
             config.max_audio_speed * wav.BYTES_PER_SECOND,
+        )
+        self.metrics.results_waiting.set_function(
+            lambda: sum(driver.session.awaits_text for driver in self._drivers)
         )
 
     async def start(self) -> int:
@@ -184,6 +160,7 @@ class GatewayServer:
         judged = handshake.judge(
             handshake.Request(request.method, request.path, request.headers),
             self.config.origin_allowlist,
+            offers_results=self.answers is not None,
         )
         if isinstance(judged, Refusal):
             return self._refuse(judged, connection, request)
@@ -244,6 +221,8 @@ class GatewayServer:
             self.config.limits,
             time.monotonic(),
             fill_at_limit=self.config.fill_at_limit,
+            wanted=connection.wanted,
+            result_timeout=self.config.result_timeout,
             spend_audio=partial(self._audio.spend, address),
         )
         driver = SessionDriver(connection, session, context, self.store, held.close)
@@ -252,6 +231,8 @@ class GatewayServer:
         if self._drain_at is not None:
             driver.drain(self._drain_at)
         held.callback(self._note_end, driver, address)
+        if self.answers and connection.wanted.results:
+            held.callback(self.answers.expect(context.correlation_id, driver.answer))
         await driver.run()
 
     def _note_end(self, driver: SessionDriver, address: str) -> None:
@@ -275,6 +256,7 @@ class GatewayServer:
             epoch=time.time() - time.monotonic(),
             parent=received,
             source=self._sources.name(address),
+            client_ref=connection.wanted.client_ref,
         )
 
     def _note_if_all_gone(self) -> None:

@@ -6,61 +6,44 @@ clock: `now` is any clock in seconds that does not run backwards.
 
     LISTENING --ending that keeps audio--> STORING --stored / not_stored--> ENDED
     LISTENING --any other ending----------------------------------------> ENDED
+    STORING --stored, and the client wants the text--> AWAITING_TEXT --answered / too late--> ENDED
 
-The first ending wins. After it the session ignores what the client sends, and no clock runs. Only
-the broker's answer counts.
+The first ending wins. After it the session ignores what the client sends, and only the broker's
+answer counts, then the text's. A client that leaves while the text is awaited ends the wait.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Literal
 
 from speech_gateway import wav
-from speech_gateway.errors import Ending, Failure, InvalidMessage, Stored
+from speech_gateway.actions import Actions, Close, Publish, Reply
+from speech_gateway.errors import Ending, Failure, InvalidMessage, NoText, Rule, Stored
 from speech_gateway.messages import (
     Accepted,
     Connected,
     Draining,
     Failed,
     Limits,
+    Recognized,
     ServerMessage,
     check_client_message,
 )
 from speech_gateway.rates import TokenBucket
-from speech_gateway.utterance import Receipt, Utterance
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Send this message to the client."""
-
-    message: ServerMessage
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Store this utterance, then call `Session.stored` or `Session.not_stored`."""
-
-    utterance: Utterance
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Close the connection; with `abort`, without waiting for the client's close frame."""
-
-    code: int
-    reason: str
-    abort: bool = False
-
+from speech_gateway.text_wait import TextWait
+from speech_gateway.utterance import Answer, Receipt, Utterance, Wanted
 
 SpendAudio = Callable[[int, float], float]
 """Takes bytes of audio and the time; returns the seconds until their address may send more."""
 
-Action = Reply | Publish | Close
-Actions = tuple[Action, ...]
+DISCARDED = "discarded"
+"""The outcome of audio that the client wanted thrown away if its connection broke."""
+
+
+_NOTHING_MORE = Wanted()
 
 
 class State(Enum):
@@ -68,6 +51,7 @@ class State(Enum):
 
     LISTENING = auto()
     STORING = auto()
+    AWAITING_TEXT = auto()
     ENDED = auto()
 
 
@@ -81,6 +65,8 @@ class Session:
         now: float,
         *,
         fill_at_limit: bool = False,
+        wanted: Wanted = _NOTHING_MORE,
+        result_timeout: float = 30.0,
         spend_audio: SpendAudio = lambda _bytes, _now: 0.0,
     ) -> None:
         """Begin to listen.
@@ -90,6 +76,8 @@ class Session:
             limits: What this session may do.
             now: The time of the handshake.
             fill_at_limit: Publish what fits of too long an utterance, instead of rejecting it.
+            wanted: What the handshake asked for.
+            result_timeout: Seconds from `accepted` until the text must be there, if it is wanted.
             spend_audio: Takes the audio from the budget of the client's address; none by default.
         """
         self.correlation_id = correlation_id
@@ -105,6 +93,8 @@ class Session:
         self.audio_paid_at = now
         """When it may read the next message of a client that has gone: the audio rate holds there
         too, or many short connections would pass it."""
+        self.text = TextWait(result_timeout if wanted.results else None)
+        self._wanted = wanted
         self._spend_audio = spend_audio
         self._fill_at_limit = fill_at_limit
         self._buffer = bytearray()
@@ -117,8 +107,10 @@ class Session:
 
     @property
     def deadline(self) -> float | None:
-        """When to call `tick`, on the session's clock; None once the utterance has ended."""
-        return min(self._clocks()) if self.state is State.LISTENING else None
+        """When to call `tick`, on the session's clock; None while no clock runs."""
+        if self.state is State.LISTENING:
+            return min(self._clocks())
+        return self.text.deadline(self._drain_at) if self.awaits_text else None
 
     @property
     def outcome(self) -> str:
@@ -127,11 +119,14 @@ class Session:
             return "accepted"
         if self.failure:
             return self.failure.value.code
+        if self.ending is Ending.DISCARDED:
+            return DISCARDED
         return self.ending.value.code if self.ending else "unfinished"
 
     def start(self) -> Actions:
         """Return the greeting."""
-        return (Reply(Connected(self.correlation_id, self.limits)),)
+        name, timeout = self._wanted.client_ref, self.text.timeout
+        return (Reply(Connected(self.correlation_id, self.limits, name, timeout)),)
 
     def receive_audio(self, data: bytes, now: float) -> Actions:
         """Take a binary message. The caller must not read the next one before `read_at`."""
@@ -151,7 +146,9 @@ class Session:
             return self._end(Ending.UNSUPPORTED_AUDIO, now)
         if len(data) > room:
             ending = Ending.AUDIO_FILLED if self._fill_at_limit else Ending.AUDIO_TOO_LONG
-            return self._end(ending, now, limit=self.limits.max_audio_bytes, observed=has)
+            limit = self.limits.max_audio_bytes
+            cause = InvalidMessage(ending.value.message, limit=limit, observed=has)
+            return self._end(ending, now, cause)
         return ()
 
     def receive_text(self, text: str, now: float) -> Actions:
@@ -162,18 +159,15 @@ class Session:
         try:
             check_client_message(text)
         except InvalidMessage as error:
-            return self._end(
-                Ending.INVALID_MESSAGE,
-                now,
-                message=str(error),
-                limit=error.limit,
-                observed=error.observed,
-            )
+            return self._end(Ending.INVALID_MESSAGE, now, error)
         return self._end(Ending.DONE, now)
 
     def disconnect(self, now: float) -> Actions:
         """End because the client has gone; from now on no message can reach it."""
         self._peer_gone = True
+        if self.awaits_text:
+            self.text.leave()
+            self.state = State.ENDED
         return self._end(Ending.DISCONNECT, now)
 
     def fail(self, ending: Ending, now: float) -> Actions:
@@ -183,46 +177,71 @@ class Session:
         return self._end(ending, now)
 
     def drain(self, now: float, deadline: float) -> Actions:
-        """Tell a client that still speaks to end by `deadline`; a later call moves it nearer."""
-        if self.state is not State.LISTENING:
-            return ()
+        """Tell a client that still speaks to end by `deadline`; a later call moves it nearer.
+
+        A text that is awaited must be there by then too.
+        """
         first = self._drain_at is None
         self._drain_at = deadline if self._drain_at is None else min(deadline, self._drain_at)
+        if self.state is not State.LISTENING:
+            return ()
         left = max(0, round((self._drain_at - now) * 1000))
         return (Reply(Draining(self.correlation_id, left)),) if first else ()
 
     def tick(self, now: float) -> Actions:
         """End by the clock that ran out first, if one has."""
+        if self.awaits_text:
+            late = self.text.deadline(self._drain_at) <= now
+            return self.answered(NoText.RESULT_TIMEOUT, now) if late else ()
         if self.state is not State.LISTENING:
             return ()
         clocks = self._clocks()
         at = min(clocks)
         return self._end(clocks[at], now) if at <= now else ()
 
-    def stored(self, receipt: Receipt) -> Actions:
+    def stored(self, receipt: Receipt, now: float) -> Actions:
         """Take the broker's report that the utterance is stored."""
         ending = self._finish_storing()
         self.receipt = receipt
-        accepted = Accepted(
-            correlation_id=self.correlation_id,
-            event_id=receipt.event_id,
-            topic=receipt.topic,
-            partition=receipt.partition,
-            offset=receipt.offset,
-            audio_bytes=self.audio_bytes,
-            duration_ms=wav.duration_ms(self.audio_bytes),
-            sha256=self._sha256,
-            ended_by=ending.value.code,
+        how = ending.value
+        accepted = Accepted.of(
+            self.correlation_id, receipt, self.audio_bytes, self._sha256, how.code
         )
-        return self._say(accepted, Close(ending.value.close_code, ending.value.code))
+        if self.text.timeout is None:
+            return self._say(accepted, Close(how.close_code, how.code))
+        return self._await_text(accepted, now)
+
+    def answered(self, answer: Answer, now: float) -> Actions:
+        """Take what became of the utterance, also before `stored`; the first answer counts."""
+        if self.state is State.STORING:
+            self.text.keep(answer)
+        if self.ending is None or not self.awaits_text:
+            return ()
+        self.state = State.ENDED
+        self.text.end(answer, now)
+        if isinstance(answer, NoText):
+            return self._say_why(answer.value, "yes")
+        how = self.ending.value
+        return self._say(Recognized(self.correlation_id, answer), Close(how.close_code, how.code))
 
     def not_stored(self, failure: Failure, stored: Stored) -> Actions:
         """Take the report that the utterance is not stored, or not known to be."""
         self._finish_storing()
         self.failure = failure
-        rule = failure.value
-        failed = Failed(self.correlation_id, rule.code, rule.message, rule.retryable, stored)
-        return self._say(failed, Close(rule.close_code, rule.code))
+        return self._say_why(failure.value, stored)
+
+    @property
+    def awaits_text(self) -> bool:
+        """Whether the utterance is stored, and only its text is missing."""
+        return self.state is State.AWAITING_TEXT
+
+    def _await_text(self, accepted: Accepted, now: float) -> Actions:
+        early = self.text.begin(now)
+        if self._peer_gone:
+            self.text.leave()
+            return ()
+        self.state = State.AWAITING_TEXT
+        return (Reply(accepted), *(self.answered(early, now) if early else ()))
 
     def _clocks(self) -> dict[float, Ending]:
         # From the weakest to the strongest: of two that run out together the last one wins.
@@ -235,15 +254,7 @@ class Session:
             clocks[self._drain_at] = Ending.SHUTTING_DOWN
         return clocks
 
-    def _end(
-        self,
-        ending: Ending,
-        now: float,
-        *,
-        message: str | None = None,
-        limit: int | None = None,
-        observed: int | None = None,
-    ) -> Actions:
+    def _end(self, ending: Ending, now: float, cause: InvalidMessage | None = None) -> Actions:
         if self.state is not State.LISTENING:
             return ()
         self.ending = ending = self._judge(ending)
@@ -252,20 +263,12 @@ class Session:
             return self._publish(whole, ending, now)
         self.state = State.ENDED
         self._buffer.clear()
-        rule = ending.value
-        failed = Failed(
-            self.correlation_id,
-            rule.code,
-            message or rule.message,
-            rule.retryable,
-            "no",
-            limit,
-            observed,
-        )
-        return self._say(failed, Close(rule.close_code, rule.code, rule.aborts))
+        return self._say_why(ending.value, "no", cause)
 
     def _judge(self, ending: Ending) -> Ending:
         """Return `ending`, or the error in its place where the audio is not fit to keep."""
+        if ending is Ending.DISCONNECT and self._wanted.discards and self._buffer:
+            return Ending.DISCARDED
         if not ending.value.keeps_audio:
             return ending
         if len(self._buffer) < wav.CONTAINER_HEAD_BYTES and self._holds_container():
@@ -296,6 +299,12 @@ class Session:
         assert self.ending is not None  # noqa: S101 - for the type checker
         self.state = State.ENDED
         return self.ending
+
+    def _say_why(
+        self, rule: Rule, stored: Stored | Literal["yes"], cause: InvalidMessage | None = None
+    ) -> Actions:
+        failed = Failed.of(self.correlation_id, rule, stored, cause)
+        return self._say(failed, Close(rule.close_code, rule.code, rule.aborts))
 
     def _say(self, message: ServerMessage, close: Close) -> Actions:
         return () if self._peer_gone else (Reply(message), close)

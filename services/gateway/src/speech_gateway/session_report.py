@@ -19,6 +19,7 @@ from speech_gateway.errors import Ending
 from speech_gateway.handshake import PATH
 from speech_gateway.metrics import ACCEPTED, Metrics
 from speech_gateway.rates import TokenBucket
+from speech_gateway.text_wait import RECOGNIZED, TextWait
 
 log = structlog.get_logger()
 
@@ -61,6 +62,10 @@ def count(driver: SessionDriver, metrics: Metrics) -> None:
     if session.receipt:
         metrics.audio_bytes.inc(session.audio_bytes)
         metrics.audio_seconds.inc(wav.duration_ms(session.audio_bytes) / 1000)
+    if session.text.outcome:
+        metrics.results.labels(session.text.outcome).inc()
+    if session.text.outcome == RECOGNIZED and session.text.seconds is not None:
+        metrics.result_seconds.observe(session.text.seconds)
     if session.failure and driver.stored:
         metrics.delivery_errors.labels(session.failure.value.code, driver.stored).inc()
 
@@ -95,6 +100,7 @@ def write_line(driver: SessionDriver, client: str, omitted: int = 0) -> None:
         partition=session.receipt.partition if session.receipt else None,
         offset=session.receipt.offset if session.receipt else None,
         ack_ms=None if ack is None else _milliseconds(ack),
+        **_result(session.text),
         trace_id=driver.context.trace.trace_id,
         **_omitted(omitted),
     )
@@ -105,6 +111,14 @@ def write_refusal_within(budget: LineBudget, now: float, code: str) -> None:
     omitted = budget.take(now)
     if omitted is not None:
         log.info("refused", code=code, **_omitted(omitted))
+
+
+def _result(text: TextWait) -> dict[str, str | float]:
+    """Return what became of the text, of those who wanted it."""
+    if text.outcome is None:
+        return {}
+    waited = {} if text.seconds is None else {"result_ms": _milliseconds(text.seconds)}
+    return {"result": text.outcome, **waited}
 
 
 def _omitted(lines: int) -> dict[str, int]:
@@ -138,6 +152,7 @@ def record_span(driver: SessionDriver, sink: SpanSink, port: int) -> None:
                 "speech.outcome": session.outcome,
                 "speech.audio.bytes": session.audio_bytes,
                 "speech.audio.messages": session.messages,
+                **({"speech.result": session.text.outcome} if session.text.outcome else {}),
             },
             # What the client did wrong is no error of the server's.
             error=session.failure.value.code if session.failure else None,

@@ -31,6 +31,7 @@ _IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 BufferLimitAction = Literal["reject", "publish"]
+Results = Literal["off", "on"]
 
 
 def _networks(text: str) -> Networks:
@@ -147,6 +148,12 @@ class GatewaySettings(ServiceSettings):
 
     origin_allowlist: OriginAllowlist = Field(frozenset(), alias="ORIGIN_ALLOWLIST")
     """Exact origins whose pages may connect; empty: all. `none` admits requests without one."""
+
+    results: Annotated[Results, choice(Results)] = Field("off", alias="RESULTS")
+    """Whether clients may ask for the text of their utterance on the same connection."""
+
+    result_timeout_seconds: Seconds = Field(30.0, alias="RESULT_TIMEOUT_SECONDS")
+    """Time from `accepted` within which the text must be there."""
 
     def limits(self) -> Limits:
         """Return what one session may do."""

@@ -21,7 +21,8 @@ from speech_gateway.admission import Admission
 from speech_gateway.handshake import PATH
 from speech_gateway.messages import Limits
 from speech_gateway.metrics import Metrics
-from speech_gateway.server import GatewayServer, ServerConfig
+from speech_gateway.server import GatewayServer
+from speech_gateway.server_config import ServerConfig
 from speech_gateway.utterance import Context, Receipt, Utterance
 
 LIMITS = Limits(

@@ -1,16 +1,36 @@
-"""What the session, its driver and the publisher share: an utterance, its facts, and its receipt.
+"""What the session, its driver and the adapters share: an utterance, its receipt, and its text.
 
 Pure data. The session makes an `Utterance`, the driver adds the `Context` of its connection, and a
 `Store` answers with a `Receipt`: `publisher.Publisher` on Kafka, `testing.FakeStore` in tests.
+`results.Results` brings the `Text` of those who want it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from speech_lib.telemetry.context import TraceContext
+
+from speech_gateway.errors import NoText
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an acceptable handshake asks for.
+
+    Attributes:
+        language_hint: A BCP 47 tag, where the client gave one.
+        results: Whether it wants the text on the same connection.
+        client_ref: The client's own name for what it says.
+        discards: Whether a connection that breaks leaves nothing stored.
+    """
+
+    language_hint: str | None = None
+    results: bool = False
+    client_ref: str | None = None
+    discards: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +44,7 @@ class Context:
         epoch: What to add to the session's clock, `time.monotonic`, for seconds since the epoch.
         parent: The client's span, where it sent one.
         source: Stands for the client's address (`admission.Sources`); in no log.
+        client_ref: The client's own name for what it says, where it gave one; in no log.
     """
 
     correlation_id: str
@@ -32,6 +53,7 @@ class Context:
     epoch: float
     parent: TraceContext | None = None
     source: str = ""
+    client_ref: str | None = None
 
     def nanoseconds(self, at: float) -> int:
         """Return a time on the session's clock as nanoseconds since the epoch."""
@@ -57,6 +79,42 @@ class Receipt:
     topic: str
     partition: int
     offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The text of an utterance, and where its record is.
+
+    Attributes:
+        text: The words, empty where nothing was said.
+        language: The BCP 47 tag of the model's language.
+        confidence: 0 to 1; 0 where the engine has none.
+        event_id: The id of the text's event.
+        topic: The text's topic.
+        partition: Its partition there.
+        offset: Its offset there.
+    """
+
+    text: str = field(repr=False)
+    language: str
+    confidence: float
+    event_id: str
+    topic: str
+    partition: int
+    offset: int
+
+
+Answer = Text | NoText
+"""What became of an utterance that was stored."""
+
+Tell = Callable[[Answer], None]
+
+
+class Answers(Protocol):
+    """What brings the texts of utterances that are stored (`results.Results`)."""
+
+    def expect(self, correlation_id: str, tell: Tell) -> Callable[[], None]:
+        """Tell what becomes of an utterance, once; return what forgets it."""
 
 
 class Store(Protocol):

@@ -20,6 +20,7 @@ HANDSHAKE_MS = "handshake_ms"
 FIRST_AUDIO_MS = "first_audio_ms"
 ENDED_MS = "ended_ms"
 SOURCE = "source"
+CLIENT_REF = "client_ref"
 
 INPUT_EVENT_ID = "input_event_id"
 FETCHED_MS = "fetched_ms"
@@ -34,6 +35,7 @@ DLQ_OMITTED = "dlq_omitted"
 SOURCE_BYTES = 8
 """Of which a source is the hexadecimal digits."""
 _SOURCE = re.compile(f"[0-9a-f]{{{2 * SOURCE_BYTES}}}")
+_CLIENT_REF = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 
 
 def now_ms() -> int:
@@ -58,6 +60,7 @@ def for_audio_ingress(
     first_audio_ms: int,
     ended_ms: int,
     source: str,
+    client_ref: str | None = None,
 ) -> dict[str, str]:
     """Return the headers of an utterance.
 
@@ -69,6 +72,7 @@ def for_audio_ingress(
         first_audio_ms: When its first audio came.
         ended_ms: When the utterance ended.
         source: Stands for the address of its client; see `source_of`.
+        client_ref: The client's own name for what it says; see `client_ref_of`.
     """
     return {
         **_common(event, traceparent),
@@ -77,6 +81,7 @@ def for_audio_ingress(
         FIRST_AUDIO_MS: str(first_audio_ms),
         ENDED_MS: str(ended_ms),
         SOURCE: source,
+        **({CLIENT_REF: client_ref} if client_ref else {}),
     }
 
 
@@ -112,6 +117,20 @@ def source_of(record: ReceivedRecord) -> str:
     """
     source = record.headers.get(SOURCE, "")
     return source if _SOURCE.fullmatch(source) else ""
+
+
+def is_client_ref(text: str) -> bool:
+    """Return whether a client may name an utterance so: 1 to 64 of `A-Z a-z 0-9 . _ ~ -`."""
+    return _CLIENT_REF.fullmatch(text) is not None
+
+
+def client_ref_of(record: ReceivedRecord) -> str | None:
+    """Return the client's own name for an utterance; None where there is none that it may have.
+
+    It is the same on every attempt to say the same thing. Nobody checks that it is unique.
+    """
+    name = record.headers.get(CLIENT_REF, "")
+    return name if is_client_ref(name) else None
 
 
 def for_dead_letter(record: ReceivedRecord, *, reason: str) -> dict[str, str]:

@@ -186,6 +186,9 @@ class KafkaEnvironment(EnvironmentSettings):
     topic_asr_text: Topic = Field("speech.asr.text", alias="TOPIC_ASR_TEXT")
     """Topic of the recognised texts."""
 
+    topic_dead_letter: Topic = Field("speech.audio.ingress.dlq", alias="TOPIC_DEAD_LETTER")
+    """Topic of the records that cannot be processed."""
+
     log_level: Annotated[LogLevel, choice(LogLevel)] = Field("INFO", alias="LOG_LEVEL")
     """The least level that is logged; DEBUG only in development."""
 
@@ -224,6 +227,8 @@ class KafkaEnvironment(EnvironmentSettings):
     def _check_topics(self) -> Self:
         if self.topic_audio_ingress == self.topic_asr_text:
             raise inconsistent("TOPIC_ASR_TEXT", "expected another topic than TOPIC_AUDIO_INGRESS")
+        if self.topic_dead_letter in {self.topic_audio_ingress, self.topic_asr_text}:
+            raise inconsistent("TOPIC_DEAD_LETTER", "expected another topic than the two others")
         return self
 
     @model_validator(mode="after")
