@@ -9,18 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from speech_gateway.errors import Ending, Failure
+from speech_gateway.errors import Ending, Failure, NoText
 from speech_gateway.handshake import Refusal
-from speech_gateway.messages import Accepted, Connected, Draining, Failed, Limits, ServerMessage
+from speech_gateway.messages import (
+    Accepted,
+    Connected,
+    Draining,
+    Failed,
+    Limits,
+    Recognized,
+    ServerMessage,
+)
+from speech_gateway.utterance import Text
 from support.documents import parse
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
 SAMPLES = (ROOT / "samples" / "go-forward-ten-meters.raw").read_bytes()
 IDENTITY = "7d5a1c3e-7a51-4f0a-9f0e-0c6f3d6f1b52"
-RULES = [ending.value for ending in (*Ending, *Failure)]
+RULES = [ending.value for ending in (*Ending, *Failure, *NoText)]
 MESSAGES: list[ServerMessage] = [
-    Connected(IDENTITY, Limits(65536, 1572820, 200, 10, 60)),
+    Connected(IDENTITY, Limits(65536, 1572820, 200, 10, 60), "note-17", 30),
     Draining(IDENTITY, 20000),
     Accepted(
         IDENTITY,
@@ -33,6 +42,18 @@ MESSAGES: list[ServerMessage] = [
         hashlib.sha256(SAMPLES).hexdigest(),
         "done",
     ),
+    Recognized(
+        IDENTITY,
+        Text(
+            "Go forward ten meters.",
+            "en",
+            0.8125,
+            "5b3a6f0e-2f7e-4c0b-9a55-0d4f3a0f7c21",
+            "speech.asr.text",
+            0,
+            17,
+        ),
+    ),
     Failed(
         IDENTITY,
         "audio_too_long",
@@ -44,7 +65,11 @@ MESSAGES: list[ServerMessage] = [
     ),
 ]
 TYPES = {"string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,)}
-NUMBERS = {"limits.idle_timeout_seconds", "limits.max_session_seconds"}
+NUMBERS = {
+    "limits.idle_timeout_seconds",
+    "limits.max_session_seconds",
+    "results.timeout_seconds",
+}
 """May have a fraction, which the values above do not show."""
 
 

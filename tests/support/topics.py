@@ -48,4 +48,7 @@ class Topics:
         return self._audio.decode(self.find("TOPIC_AUDIO_INGRESS", correlation_id).value)
 
     def text(self, correlation_id: str) -> TextRecognizedEvent:
-        return self._text.decode(self.find("TOPIC_ASR_TEXT", correlation_id).value)
+        return self.decode_text(self.find("TOPIC_ASR_TEXT", correlation_id))
+
+    def decode_text(self, record: ReceivedRecord) -> TextRecognizedEvent:
+        return self._text.decode(record.value)

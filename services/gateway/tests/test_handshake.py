@@ -39,6 +39,10 @@ def test_the_refusals_stand_in_the_protocols_order() -> None:
         (405, "method_not_allowed"),
         (426, "upgrade_required"),
         (400, "invalid_language"),
+        (400, "invalid_results"),
+        (400, "results_not_offered"),
+        (400, "invalid_client_ref"),
+        (400, "invalid_on_disconnect"),
         (403, "origin_not_allowed"),
         (503, "draining"),
         (503, "not_ready"),
@@ -284,3 +288,55 @@ def test_origins_are_let_in_by_exact_match_alone(origins, allowlist, allowed) ->
     headers = [*UPGRADE, *(("Origin", origin) for origin in origins)]
     expected = Wanted(None) if allowed else Refusal.ORIGIN_NOT_ALLOWED
     assert judge(request(headers=headers), allowlist) == expected
+
+
+# The text on the same connection, and saying it again
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("?results=text", Wanted(results=True)),
+        ("?client_ref=A.z_0~-9", Wanted(client_ref="A.z_0~-9")),
+        (f"?client_ref={'x' * 64}", Wanted(client_ref="x" * 64)),
+        ("?on_disconnect=store", Wanted()),
+        ("?on_disconnect=discard", Wanted(discards=True)),
+        (
+            "?language=en&results=text&client_ref=a&on_disconnect=discard&more=1",
+            Wanted("en", results=True, client_ref="a", discards=True),
+        ),
+    ],
+)
+def test_the_query_says_what_the_client_wants(query: str, expected: Wanted) -> None:
+    """Each parameter is optional; one that is not known is ignored."""
+    assert judge(request(f"/ws/audio{query}"), frozenset(), offers_results=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "refusal"),
+    [
+        *((f"results={value}", Refusal.INVALID_RESULTS) for value in ("", "Text", "audio")),
+        ("results=text&results=text", Refusal.INVALID_RESULTS),
+        *(
+            (f"client_ref={value}", Refusal.INVALID_CLIENT_REF)
+            for value in ("", "x" * 65, "a b", "a%0Ab", "%C3%A9", "a/b")
+        ),
+        ("client_ref=a&client_ref=a", Refusal.INVALID_CLIENT_REF),
+        *((f"on_disconnect={value}", Refusal.INVALID_ON_DISCONNECT) for value in ("", "keep")),
+        ("on_disconnect=store&on_disconnect=store", Refusal.INVALID_ON_DISCONNECT),
+        # Of several the first one of the protocol's order is told.
+        ("on_disconnect=x&client_ref=&results=x&language=_", Refusal.INVALID_LANGUAGE),
+        ("on_disconnect=x&client_ref=&results=x", Refusal.INVALID_RESULTS),
+        ("on_disconnect=x&client_ref=", Refusal.INVALID_CLIENT_REF),
+    ],
+)
+def test_a_parameter_that_is_not_taken_is_refused(query: str, refusal: Refusal) -> None:
+    """Malformed, empty or given twice."""
+    assert judge(request(f"/ws/audio?{query}"), frozenset(), offers_results=True) is refusal
+
+
+def test_a_gateway_that_sends_no_texts_says_so() -> None:
+    """Only where the parameter itself is fine."""
+    wanted = request("/ws/audio?results=text&client_ref=")
+    assert judge(wanted, frozenset()) is Refusal.RESULTS_NOT_OFFERED
+    assert judge(request("/ws/audio?results=x"), frozenset()) is Refusal.INVALID_RESULTS

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 from speech_gateway.actions import Actions, Close, Publish, Reply
-from speech_gateway.errors import Ending, Failure, GatewayError, NotStored
+from speech_gateway.errors import Ending, Failure, GatewayError, NoText, NotStored
 from speech_gateway.messages import Accepted, Connected, Draining, Failed, Limits
 from speech_gateway.session import Session, State
 from speech_gateway.utterance import Receipt, Utterance
@@ -127,6 +127,7 @@ RULES = {
     # ending: (code, close code, whether the audio is kept, whether it may be sent again)
     Ending.DONE: ("done", 1000, True, False),
     Ending.DISCONNECT: ("disconnect", 1000, True, False),
+    Ending.DISCARDED: ("disconnect", 1000, False, False),
     Ending.IDLE_TIMEOUT: ("idle_timeout", 1001, True, True),
     Ending.SESSION_EXPIRED: ("session_expired", 1008, True, True),
     Ending.SHUTTING_DOWN: ("shutting_down", 1001, True, True),
@@ -142,12 +143,14 @@ RULES = {
     Failure.BROKER_UNAVAILABLE: ("broker_unavailable", 1013, False, True),
     Failure.REJECTED_BY_BROKER: ("rejected_by_broker", 1011, False, False),
     Failure.INTERNAL_ERROR: ("internal_error", 1011, False, False),
+    NoText.NOT_RECOGNIZED: ("not_recognized", 1011, False, False),
+    NoText.RESULT_TIMEOUT: ("result_timeout", 1013, False, False),
 }
 
 
 def test_the_table_of_endings_is_the_protocols() -> None:
     """Every way to end, with what follows from it; no other is known."""
-    rules = {item: item.value for item in (*Ending, *Failure)}
+    rules = {item: item.value for item in (*Ending, *Failure, *NoText)}
     assert {
         item: (rule.code, rule.close_code, rule.keeps_audio, rule.retryable)
         for item, rule in rules.items()

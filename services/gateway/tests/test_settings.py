@@ -43,6 +43,7 @@ def test_the_defaults_are_those_of_the_documents() -> None:
         "kafka_ssl_ca_location": None,
         "topic_audio_ingress": "speech.audio.ingress",
         "topic_asr_text": "speech.asr.text",
+        "topic_dead_letter": "speech.audio.ingress.dlq",
         "ops_host": "127.0.0.1",
         "ops_port": 8001,
         "log_level": "INFO",
@@ -68,6 +69,8 @@ def test_the_defaults_are_those_of_the_documents() -> None:
         "delivery_timeout_seconds": 10.0,
         "drain_seconds": 20.0,
         "buffer_limit_action": "reject",
+        "results": "off",
+        "result_timeout_seconds": 30.0,
         "origin_allowlist": frozenset(),
     }
     assert settings.limits() == Limits(65_536, 1_572_820, 200, 10.0, 60.0)
@@ -92,6 +95,7 @@ SECONDS = [
     "HANDSHAKE_TIMEOUT_SECONDS",
     "DELIVERY_TIMEOUT_SECONDS",
     "DRAIN_SECONDS",
+    "RESULT_TIMEOUT_SECONDS",
     "OTEL_EXPORTER_OTLP_TIMEOUT",
 ]
 
@@ -129,6 +133,7 @@ def test_a_duration_is_bounded_finite_and_told_back(name: str) -> None:
 # Enumerations: the value told back
 
 CHOICES = {
+    "RESULTS": ("off or on", ["on", "ON"], "on"),
     "BUFFER_LIMIT_ACTION": ("reject or publish", ["publish", "PUBLISH"], "publish"),
     "LOG_LEVEL": ("DEBUG or INFO or WARNING or ERROR", ["warning", "WARNING"], "WARNING"),
     "LOG_FORMAT": ("json or console", ["console", "Console"], "console"),
@@ -187,6 +192,10 @@ TEXTS = {
     "TOPIC_ASR_TEXT": (
         "1 to 249 letters, digits, '.', '_' or '-'",
         [f"{SECRET} x", ".", "x" * 250],
+    ),
+    "TOPIC_DEAD_LETTER": (
+        "1 to 249 letters, digits, '.', '_' or '-'",
+        [f"{SECRET}?", "é", "x" * 250],
     ),
     "KAFKA_SASL_USERNAME": ("1 to 255 printable characters", [f"{SECRET}\nx", "x" * 256]),
     "KAFKA_SSL_CA_LOCATION": (

@@ -19,10 +19,12 @@ IN_PACKAGE = {
     "errors": set(),
     "wav": set(),
     "rates": set(),
-    "messages": {"errors", "wav"},
-    "utterance": set(),
-    "session": {"errors", "messages", "rates", "utterance", "wav"},
-    "handshake": set(),
+    "utterance": {"errors"},
+    "messages": {"errors", "utterance", "wav"},
+    "actions": {"messages", "utterance"},
+    "text_wait": {"errors", "utterance"},
+    "session": {"actions", "errors", "messages", "rates", "text_wait", "utterance", "wav"},
+    "handshake": {"utterance"},
     "admission": {"handshake", "rates"},
 }
 """The pure modules, and what each imports of this package."""

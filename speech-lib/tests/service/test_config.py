@@ -58,6 +58,7 @@ def test_defaults() -> None:
         "KAFKA_SSL_CA_LOCATION": None,
         "TOPIC_AUDIO_INGRESS": "speech.audio.ingress",
         "TOPIC_ASR_TEXT": "speech.asr.text",
+        "TOPIC_DEAD_LETTER": "speech.audio.ingress.dlq",
         "OPS_HOST": "127.0.0.1",
         "OPS_PORT": 8001,
         "LOG_LEVEL": "INFO",

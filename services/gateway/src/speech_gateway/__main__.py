@@ -23,7 +23,7 @@ from speech_lib.service.ops import OperationsServer
 from speech_lib.service.readiness import wait_for_topic, watch_broker
 from speech_lib.service.run import StopSignals, in_background
 from speech_lib.service.run import run as run_service
-from speech_lib.service.startup import Stopped, wait_for
+from speech_lib.service.startup import Stopped, unless_stopped, wait_for
 from speech_lib.telemetry import looplag
 from speech_lib.telemetry.export import open_spans
 
@@ -65,7 +65,7 @@ async def run(settings: GatewaySettings, signals: StopSignals) -> None:
         spans = open_spans(settings.otlp(), service=CLIENT_ID, version=__version__)
         stack.push_async_callback(spans.close)
         in_background(looplag.measure(metrics.loop_lag_seconds.observe), stack)
-        parts = _build(settings, stack)
+        parts = _build(settings, health, stack)
         metrics.watch(lambda: health.ready, lambda: parts.producer.queued)
         server = GatewayServer(
             config=server_config(settings),
@@ -73,7 +73,7 @@ async def run(settings: GatewaySettings, signals: StopSignals) -> None:
             admission=admission_of(settings),
             is_ready=lambda: health.admits(clock()),
             metrics=metrics,
-            answers=_read_results(settings, parts.registry, health, stack),
+            answers=parts.results,
             spans=spans,
         )
         await _listen(settings, server, health, metrics, stack)
@@ -117,12 +117,12 @@ def server_config(settings: GatewaySettings) -> ServerConfig:
 class _Parts:
     """What `run` needs to store utterances."""
 
-    registry: SchemaRegistry
     producer: RecordProducer
     serializer: EventSerializer[AudioInputEvent]
+    results: Results | None
 
 
-def _build(settings: GatewaySettings, stack: AsyncExitStack) -> _Parts:
+def _build(settings: GatewaySettings, health: Health, stack: AsyncExitStack) -> _Parts:
     registry = SchemaRegistry(settings.schema_registry_url)
     stack.callback(registry.close)
     producer = RecordProducer(
@@ -135,7 +135,7 @@ def _build(settings: GatewaySettings, stack: AsyncExitStack) -> _Parts:
         AudioInputEvent,
         auto_register=settings.schema_auto_register,
     )
-    return _Parts(registry, producer, serializer)
+    return _Parts(producer, serializer, _read_results(settings, registry, health, stack))
 
 
 def _read_results(
@@ -210,6 +210,8 @@ async def _get_ready(
         warm_up, later = parts.serializer.warm_up, RegistryUnavailable
         await wait_for("schema", warm_up, retry_on=later, log=_log, stop=stop)
         health.set("schema", True, now=clock())
+        if parts.results:
+            await unless_stopped("results", parts.results.reading.wait(), stop)
         _log.info("ready")
 
 

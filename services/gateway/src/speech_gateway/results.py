@@ -70,12 +70,16 @@ class Results:
         decoder: Reads the values of texts.
         dead_letters: The topic of those utterances that have no text.
         report: Called on the event loop as the reading begins to work, or fails.
+
+    Attributes:
+        reading: Set once it reads for the first time.
     """
 
     open_tail: OpenTail
     decoder: Decoder
     dead_letters: str
     report: Report
+    reading: asyncio.Event = field(default_factory=asyncio.Event)
     _expected: dict[bytes, Tell] = field(default_factory=dict)
     """By correlation id. The loop adds and takes away, the thread looks and takes away."""
     _undecoded: dict[bytes, ReceivedRecord] = field(default_factory=dict)
@@ -98,6 +102,11 @@ class Results:
         finally:
             stop.set()  # the thread ends after its turn, and the loop's end waits for it
 
+    def _tell_state(self, problem: str) -> None:
+        self.report(not problem, problem)
+        if not problem:
+            self.reading.set()
+
     # On the thread
 
     def _read(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
@@ -106,14 +115,14 @@ class Results:
             try:
                 with closing(self.open_tail(positions)) as tail:
                     positions = tail.positions
-                    loop.call_soon_threadsafe(self.report, True, "")
+                    loop.call_soon_threadsafe(self._tell_state, "")
                     while not stop.is_set():
                         self._take(tail.poll(_TURN_SECONDS, self._expected), loop)
             except BrokerUnavailable as error:
-                loop.call_soon_threadsafe(self.report, False, error.reason)
+                loop.call_soon_threadsafe(self._tell_state, error.reason)
             except Exception:
                 log.exception("reading results failed")
-                loop.call_soon_threadsafe(self.report, False, "internal_error")
+                loop.call_soon_threadsafe(self._tell_state, "internal_error")
             stop.wait(_AGAIN_SECONDS)
 
     def _take(self, records: list[ReceivedRecord], loop: asyncio.AbstractEventLoop) -> None:

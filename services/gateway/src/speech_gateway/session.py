@@ -91,16 +91,14 @@ class Session:
         self.read_at = now
         """When the driver may read the next message of a client that is still there."""
         self.audio_paid_at = now
-        """When it may read the next message of a client that has gone: the audio rate holds there
-        too, or many short connections would pass it."""
+        """The same of a client that has gone: or many short connections would pass the rate."""
         self.text = TextWait(result_timeout if wanted.results else None)
         self._wanted = wanted
         self._spend_audio = spend_audio
         self._fill_at_limit = fill_at_limit
         self._buffer = bytearray()
         self._sha256 = ""
-        rate = limits.max_messages_per_second
-        self._bucket = TokenBucket(rate, rate, now)
+        self._bucket = TokenBucket(*2 * (limits.max_messages_per_second,), now)
         self._peer_gone = False
         self._handshake_at = self._first_audio_at = now
         self._drain_at: float | None = None

@@ -5,8 +5,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 from tenacity import (
@@ -51,7 +51,21 @@ async def wait_for(
     """
     if stop.is_set():
         raise Stopped(what)
-    trying = asyncio.ensure_future(_retry(attempt, retry_on, _Report(what, log)))
+    return await unless_stopped(what, _retry(attempt, retry_on, _Report(what, log)), stop)
+
+
+async def unless_stopped(what: str, waiting: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:
+    """Wait for a coroutine, and return its value.
+
+    Args:
+        what: What it waits for, for the error.
+        waiting: Is cancelled where the wait is given up.
+        stop: Ends the wait at once.
+
+    Raises:
+        Stopped: `stop` was set first.
+    """
+    trying = asyncio.ensure_future(waiting)
     stopping = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({trying, stopping}, return_when=asyncio.FIRST_COMPLETED)
