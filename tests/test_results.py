@@ -123,7 +123,7 @@ def test_the_text_follows_the_receipt(start, recogniser, topics):
 
 
 async def crowd(urls: list[str], size: int, disturb: Callable[[], object]) -> list[Heard]:
-    """Let `size` clients speak at once, each something else; disturb once the first has its text."""
+    """Let `size` clients speak at once, each its own; disturb once the first has its text."""
     step = (len(SENTENCE) - SPOKEN_BYTES) // size // 2 * 2
     speaking = [
         asyncio.create_task(

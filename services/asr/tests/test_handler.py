@@ -121,6 +121,8 @@ def test_the_text_is_stored_with_the_id_of_its_utterance(event):
         "traceparent": record.headers["traceparent"],
         "event_type": "TextRecognizedEvent",
         "input_event_id": event.event_id,
+        "input_partition": "0",
+        "input_offset": "0",
         "fetched_ms": str(times[0]),
         "recognised_ms": str(times[1]),
     }

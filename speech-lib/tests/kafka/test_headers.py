@@ -78,6 +78,31 @@ def test_headers_of_a_text():
     }
 
 
+def test_a_text_tells_where_its_utterance_lies_and_what_the_client_calls_it():
+    """So whoever reads it finds the audio with one fetch, and counts what was said twice once."""
+    payload = TextRecognized("go", "en-US", 1.0)
+    event = TextRecognizedEvent(EVENT_ID, CORRELATION_ID, NOW, "asr", payload)
+    record = ReceivedRecord("t", 3, 42, b"k", b"v", {"client_ref": "note-17"}, -1)
+    built = headers.for_asr_text(
+        event,
+        traceparent=TRACEPARENT,
+        input_event_id="an id",
+        fetched_ms=1,
+        recognised_ms=22,
+        utterance=record,
+    )
+    told = {"input_partition": "3", "input_offset": "42", "client_ref": "note-17"}
+    assert told.items() <= built.items()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "a b", "é", "a\n", "\ufffd"])
+def test_a_name_that_no_client_may_have_is_none(name: str):
+    """Foreign writers put in what they like; it goes no further."""
+    assert (
+        headers.client_ref_of(ReceivedRecord("t", 0, 0, b"", b"", {"client_ref": name}, -1)) is None
+    )
+
+
 def test_headers_of_a_dead_letter():
     """A dead letter keeps what it had and tells why it is one and where it lay."""
     record = ReceivedRecord("t", 3, 42, b"k", b"v", {"correlation_id": CORRELATION_ID}, -1)

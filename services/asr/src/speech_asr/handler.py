@@ -135,7 +135,7 @@ class Handler:
         )
         trace.recognised(began_ns, seconds, audio_seconds)
         context = trace.child()
-        text = self._text(utterance, recognition, trace.fetched_ms, context)
+        text = self._text(record, utterance, recognition, trace.fetched_ms, context)
         with trace.sending(text, context) as sending:
             sending.stored = await self._outbox.store_text(text)
         self._count(recognition, audio_seconds, seconds)
@@ -171,6 +171,7 @@ class Handler:
 
     def _text(
         self,
+        record: ReceivedRecord,
         utterance: Utterance,
         recognition: Recognition,
         fetched_ms: int,
@@ -191,6 +192,7 @@ class Handler:
                 input_event_id=utterance.event_id,
                 fetched_ms=fetched_ms,
                 recognised_ms=headers.now_ms(),
+                utterance=record,
             ),
         )
 

@@ -86,8 +86,7 @@ class Session:
         self.ending: Ending | None = None
         self.failure: Failure | None = None
         self.receipt: Receipt | None = None
-        self.audio_bytes = 0
-        self.messages = 0
+        self.audio_bytes = self.messages = 0
         self.read_at = now
         """When the driver may read the next message of a client that is still there."""
         self.audio_paid_at = now

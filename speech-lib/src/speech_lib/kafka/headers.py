@@ -23,6 +23,8 @@ SOURCE = "source"
 CLIENT_REF = "client_ref"
 
 INPUT_EVENT_ID = "input_event_id"
+INPUT_PARTITION = "input_partition"
+INPUT_OFFSET = "input_offset"
 FETCHED_MS = "fetched_ms"
 RECOGNISED_MS = "recognised_ms"
 
@@ -92,6 +94,7 @@ def for_asr_text(
     input_event_id: str,
     fetched_ms: int,
     recognised_ms: int,
+    utterance: ReceivedRecord | None = None,
 ) -> dict[str, str]:
     """Return the headers of a recognised text.
 
@@ -101,12 +104,23 @@ def for_asr_text(
         input_event_id: The utterance's `event_id`.
         fetched_ms: When the utterance was read from its topic.
         recognised_ms: When its text was known.
+        utterance: Its record. The text then tells where that lies, and passes its `client_ref` on.
     """
     return {
         **_common(event, traceparent),
         INPUT_EVENT_ID: input_event_id,
+        **(_of_input(utterance) if utterance else {}),
         FETCHED_MS: str(fetched_ms),
         RECOGNISED_MS: str(recognised_ms),
+    }
+
+
+def _of_input(utterance: ReceivedRecord) -> dict[str, str]:
+    name = client_ref_of(utterance)
+    return {
+        INPUT_PARTITION: str(utterance.partition),
+        INPUT_OFFSET: str(utterance.offset),
+        **({CLIENT_REF: name} if name else {}),
     }
 
 

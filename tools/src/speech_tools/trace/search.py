@@ -2,15 +2,15 @@
 
 Used by `trace.tracer`. A correlation id tells no time, but it tells the partition: all producers of
 the pipeline use it as the key, and leave the partition to librdkafka. The search reads the small
-topics first, one partition of each, the newest records first. They tell the place or the time of
-the utterance in the large topic. An utterance without text or dead letter probably still waits for
-the recogniser, so its partition is read backwards from its end. At last the search looks at other
-partitions, and not far back, for records by other producers. It reads nothing after the ends that
-were there at the start, so it ends however busy the topics are.
+topics first, one partition of each, the newest records first. They tell the place of the utterance
+in the large topic, or those of older writers its time. An utterance without text or dead letter
+still waits for the recogniser, so only what that has not done is read, backwards from the end. At
+last the search looks at other partitions, and not far back, for records by other producers. It
+reads nothing after the ends that were there at the start, so it ends however busy the topics are.
 """
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from speech_lib.kafka import headers
@@ -31,6 +31,10 @@ LARGE_BLOCK = 16
 FOREIGN = 20
 """How many of the newest utterances of a partition are looked at that the key does not point to."""
 GROWTH = 4
+_TOLD_PLACES = (
+    (headers.DLQ_PARTITION, headers.DLQ_OFFSET),
+    (headers.INPUT_PARTITION, headers.INPUT_OFFSET),
+)
 
 Found = list[ReceivedRecord]
 
@@ -130,9 +134,11 @@ class _Search:
     def _places(self, span: Span, outcome: Found) -> Iterator[Span]:
         """Yield where to look in a partition of utterances, the likeliest place first."""
         if not outcome:
-            yield from backwards(span, LARGE_BLOCK)
+            # What the recogniser has done has its outcome, so that only the rest is left.
+            begin = max(span.begin, self._next.get(span.partition, span.begin))
+            yield from backwards(replace(span, begin=begin), LARGE_BLOCK)
             return
-        if place := _told_place(outcome[0], span):
+        if place := _told_place(outcome[0], self._audio):
             yield place  # as its writer says; if it is not there, by its time
         yield from self._around(span, _fetched_ms(outcome[0]))
 
@@ -233,13 +239,15 @@ def _lay_at(audio: ReceivedRecord) -> Wanted:
     return lambda record: place <= record.headers.items()
 
 
-def _told_place(outcome: ReceivedRecord, span: Span) -> Span | None:
-    """Return where a dead letter says that its utterance lies."""
-    offset = told_number(outcome.headers, headers.DLQ_OFFSET)
-    partition = told_number(outcome.headers, headers.DLQ_PARTITION)
-    if offset is None or partition != span.partition or not span.begin <= offset < span.end:
-        return None
-    return replace(span, begin=offset, end=offset + 1)
+def _told_place(outcome: ReceivedRecord, spans: Sequence[Span]) -> Span | None:
+    """Return where a text or a dead letter says that its utterance lies."""
+    for partition_name, offset_name in _TOLD_PLACES:
+        partition = told_number(outcome.headers, partition_name)
+        offset = told_number(outcome.headers, offset_name)
+        for span in spans:
+            if span.partition == partition and offset in range(span.begin, span.end):
+                return replace(span, begin=offset, end=offset + 1)
+    return None
 
 
 def _fetched_ms(outcome: ReceivedRecord) -> int:
