@@ -58,6 +58,15 @@ class State(Enum):
 class Session:
     """One utterance of one client, from the handshake to its final message."""
 
+    state = State.LISTENING
+    ending: Ending | None = None
+    failure: Failure | None = None
+    receipt: Receipt | None = None
+    audio_bytes = messages = 0
+    _sha256 = ""
+    _peer_gone = False
+    _drain_at: float | None = None
+
     def __init__(
         self,
         correlation_id: str,
@@ -82,11 +91,6 @@ class Session:
         """
         self.correlation_id = correlation_id
         self.limits = limits
-        self.state = State.LISTENING
-        self.ending: Ending | None = None
-        self.failure: Failure | None = None
-        self.receipt: Receipt | None = None
-        self.audio_bytes = self.messages = 0
         self.read_at = now
         """When the driver may read the next message of a client that is still there."""
         self.audio_paid_at = now
@@ -96,11 +100,8 @@ class Session:
         self._spend_audio = spend_audio
         self._fill_at_limit = fill_at_limit
         self._buffer = bytearray()
-        self._sha256 = ""
         self._bucket = TokenBucket(*2 * (limits.max_messages_per_second,), now)
-        self._peer_gone = False
         self._handshake_at = self._first_audio_at = now
-        self._drain_at: float | None = None
 
     @property
     def deadline(self) -> float | None:

@@ -112,6 +112,8 @@ class _Search:
             outcome = self._outcome_elsewhere()
         if not audio:
             audio = self._utterance_elsewhere(outcome)
+        if not outcome and not audio:
+            audio = self._of_empty_dead_letter()
         outcome += self._further(audio)
         if audio and not outcome:
             outcome = self._empty_dead_letter(audio[0])
@@ -193,6 +195,14 @@ class _Search:
         ]
         return self._read(*(self._since(span, stored_ms) for span in spans))
 
+    def _of_empty_dead_letter(self) -> Found:
+        """Return the utterance, if it is one whose dead letter kept nothing but its place."""
+        topic = self._topics.dead_letter
+        spans = self._reader.spans(topic, self._counts[topic])
+        letters = self._reader.read([self._recent(span) for span in spans], _names_nobody)
+        places = (_told_place(letter, self._audio) for letter in letters)
+        return self._first_in(filter(None, places))
+
     def _empty_dead_letter(self, audio: ReceivedRecord) -> Found:
         """Return the dead letter that was too large to keep more of it than where it lay."""
         if audio.offset >= self._next.get(audio.partition, audio.offset):
@@ -229,6 +239,10 @@ class _Search:
 def about(ids: set[str]) -> Wanted:
     """Return what tells whether a record is about one of these utterances."""
     return lambda record: record.headers.get(headers.CORRELATION_ID) in ids
+
+
+def _names_nobody(record: ReceivedRecord) -> bool:
+    return headers.CORRELATION_ID not in record.headers
 
 
 def _lay_at(audio: ReceivedRecord) -> Wanted:
