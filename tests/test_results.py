@@ -14,7 +14,9 @@ from speech_lib.kafka.producer import RecordProducer
 from speech_lib.kafka.records import Record
 from speech_tools import stack
 from speech_tools.protocol import audio
+from speech_tools.stream import app
 from support import operations
+from support.invoke import invoke
 from support.ports import free_ports
 from support.waiting import until
 from websockets.asyncio.client import ClientConnection, connect
@@ -117,6 +119,14 @@ def test_the_text_follows_the_receipt(start, recogniser, topics):
     )
     record = topics.find("TOPIC_AUDIO_INGRESS", accepted["correlation_id"])
     assert record.headers["client_ref"] == "a.b~c-1"
+
+
+def test_speech_stream_shows_the_text(start, recogniser):
+    """What a person sees: the receipt, then the words."""
+    with start() as gateway, recogniser():
+        sample = SAMPLES / "go-forward-ten-meters.raw"
+        done = invoke(app, sample, "--fast", "--results", "--url", gateway.url)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "go forward ten meters")
 
 
 # Many at once

@@ -18,6 +18,7 @@ OPERATION = re.compile(r"`([A-Z_]+)`")
 FILES = ("docker-compose.yml", "tests/e2e/docker-compose.acls.yml")
 PASSWORD = secrets.token_urlsafe(16)
 AUDIO, TEXT = "speech.audio.ingress", "speech.asr.text"
+GATEWAY = "gateway-service"
 CHUNK_BYTES = 32_000
 ANSWER_SECONDS = 30
 
@@ -82,9 +83,9 @@ print(json.dumps(globals()[call](arguments)))
 """
 
 
-def acls() -> list[tuple[str, str, str, str]]:
-    """Return the document's table: user, kind of resource, its name, operation."""
-    table = DOCUMENT.read_text().partition("<!-- acls -->")[2].partition("<!-- end -->")[0]
+def acls(name: str = "acls") -> list[tuple[str, str, str, str]]:
+    """Return a table of the document: user, kind of resource, its name, operation."""
+    table = DOCUMENT.read_text().partition(f"<!-- {name} -->")[2].partition("<!-- end -->")[0]
     rows = ROW.findall(table)
     return [(*row[:3], operation) for row in rows for operation in OPERATION.findall(row[3])]
 
@@ -212,6 +213,35 @@ def test_a_start_without_acls_ends_with_one_line(guarded, service, taken):
     (line,) = [each for each in done.stderr.splitlines() if "AUTHORIZATION" in each]
     assert taken[0][2] in line
     assert PASSWORD not in done.stdout + done.stderr
+
+
+@contextmanager
+def sending_results(stack: Any) -> Iterator[None]:
+    """Run the gateway with `RESULTS=on`, and afterwards as it was."""
+    stack.settings["RESULTS"] = "on"
+    try:
+        yield
+    finally:
+        del stack.settings["RESULTS"]
+        stack.up("gateway-service")
+
+
+def test_the_text_comes_back_with_two_rights_more(guarded, speech):
+    """Without them a gateway with `RESULTS=on` never becomes ready; with them clients get texts."""
+    with sending_results(guarded):
+        refused = guarded.compose("up", "--detach", "--wait", "--wait-timeout", "15", GATEWAY)
+        logs = guarded.compose("logs", "--no-color", "--tail", "20", GATEWAY).stdout
+        assert refused.returncode != 0, logs
+        client(guarded, "permit", "admin", acls("acls of results"))
+        guarded.up(GATEWAY)
+        url = f"ws://localhost:{guarded.ports['GATEWAY_HOST_PORT']}/ws/audio?results=text"
+        with connect(url, compression=None) as gateway:
+            gateway.recv(ANSWER_SECONDS)
+            gateway.send(speech.read_bytes()[:CHUNK_BYTES])
+            gateway.send('{"event":"done"}')
+            answers = [json.loads(gateway.recv(ANSWER_SECONDS))["status"] for _ in range(2)]
+        client(guarded, "forbid", "admin", acls("acls of results"))
+    assert answers == ["accepted", "recognized"]
 
 
 def test_the_password_is_in_no_log(guarded):

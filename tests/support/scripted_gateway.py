@@ -72,6 +72,21 @@ class Visit:
         self.say(**{**self.receipt(), **changed})
         self.connection.close(1000, "done")
 
+    def recognise(self, text: str) -> None:
+        """Send the receipt for what was heard, then its text, and close."""
+        self.say(**self.receipt())
+        self.say(
+            status="recognized",
+            text=text,
+            language="en",
+            confidence=0.5,
+            event_id="5b3a6f0e-2f7e-4c0b-9a55-0d4f3a0f7c21",
+            topic="speech.asr.text",
+            partition=0,
+            offset=7,
+        )
+        self.connection.close(1000, "done")
+
     def fail(self, code: str, close_code: int, *, retryable: bool, stored: str) -> None:
         """Send an error, and close."""
         self.say(status="error", code=code, message="m", retryable=retryable, stored=stored)

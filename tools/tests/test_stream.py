@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 
@@ -99,6 +99,69 @@ def test_a_receipt_for_the_first_part_has_its_own_exit_code(short: Path):
         6,
         "stream: only the first 0.2 s are stored: session_expired\n",
     )
+
+
+# The text on the same connection
+
+
+def test_the_text_is_printed_where_it_was_asked_for():
+    """The query asks for it, with the client's own name; the last line is the text."""
+    asked: list[str] = []
+
+    def judge(_: ServerConnection, request: Request) -> None:
+        asked.append(request.path)
+
+    def script(visit: Visit) -> None:
+        visit.greet()
+        visit.hear()
+        visit.recognise("go forward")
+
+    with scripted(script, judge) as (url, _):
+        done = stream(RAW, "--fast", "--results", "--client-ref", "note-17", "--url", url)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "go forward")
+    assert asked == ["/ws/audio?results=text&client_ref=note-17"]
+
+
+@pytest.mark.parametrize(
+    ("end", "line"),
+    [
+        (lambda visit: visit.connection.close(1011), "stream: stored; the connection ended"),
+        (
+            lambda visit: visit.fail("result_timeout", 1013, retryable=False, stored="yes"),
+            "stream: stored; result_timeout: m",
+        ),
+    ],
+    ids=["the connection ends", "an error says so"],
+)
+def test_a_stored_utterance_without_its_text_has_its_own_exit_code(
+    end: Callable[[Visit], None], line: str
+):
+    """Nobody should send it again."""
+
+    def script(visit: Visit) -> None:
+        visit.greet()
+        visit.hear()
+        visit.say(**visit.receipt())
+        end(visit)
+
+    with scripted(script) as (url, _):
+        done = stream(RAW, "--fast", "--results", "--url", url)
+    assert done.returncode == 7
+    assert done.stderr.startswith(line)
+
+
+@pytest.mark.parametrize("results", [[], ["--results"]])
+def test_a_text_out_of_turn_is_no_gateway(results: list[str]):
+    """Before the receipt, or unasked for."""
+
+    def script(visit: Visit) -> None:
+        visit.greet()
+        visit.hear()
+        visit.say(status="recognized", text="go", language="en", confidence=1)
+
+    with scripted(script) as (url, _):
+        done = stream(RAW, "--fast", *results, "--url", url)
+    assert done.returncode == 1
 
 
 def test_an_error_in_the_middle_ends_the_sending():

@@ -79,7 +79,11 @@ def speak(url: str, recording: Recording) -> tuple[client.Outcome, int]:
     screen = Screen(as_json=False)
     screen.expect(recording)
     with screen.progress:
-        outcome = asyncio.run(client.stream(url, recording.pcm, paced=True, hooks=screen.hooks()))
+        wanted = client.Wanted(results=True)
+        speaking = client.stream(
+            url, recording.pcm, paced=True, wanted=wanted, hooks=screen.hooks()
+        )
+        outcome = asyncio.run(speaking)
     answered_ms = time.time_ns() // 1_000_000
     screen.closed(outcome)
     if outcome.final["status"] != "accepted" or not outcome.receipt_matches:

@@ -261,7 +261,8 @@ def pipeline(
         except embedded.EmbeddedError as error:
             raise StackError(str(error)) from error
         running.enter_context(recogniser(kafka, log_dir, engine))
-        yield kafka, running.enter_context(gateway(kafka, log_dir, settings))
+        texts = {"RESULTS": "on", **(settings or {})}
+        yield kafka, running.enter_context(gateway(kafka, log_dir, texts))
 
 
 def _environ(kafka: Addresses) -> dict[str, str]:

@@ -16,6 +16,7 @@ from speech_tools.command_line import DEFAULT_URL, GatewayUrl, exit_codes, fail,
 from speech_tools.protocol import client
 from speech_tools.protocol.audio import AudioError, Recording, load
 from speech_tools.screen import Screen
+from speech_tools.terminal import Terminal
 
 
 class Exit(IntEnum):
@@ -28,6 +29,7 @@ class Exit(IntEnum):
     REFUSED = 4
     MISMATCH = 5
     CUT_SHORT = 6
+    NO_TEXT = 7
 
 
 EPILOG = exit_codes(
@@ -41,6 +43,7 @@ EPILOG = exit_codes(
         Exit.REFUSED: "refused for good: the same again gets the same answer",
         Exit.MISMATCH: "the receipt is not about the audio that was sent",
         Exit.CUT_SHORT: "accepted, but cut short: only the first part of the recording is stored",
+        Exit.NO_TEXT: "accepted, but with --results no text came",
     }
 )
 
@@ -78,7 +81,7 @@ def judge_error(error: client.StreamError) -> Exit:
             return Exit.UNEXPECTED
 
 
-def run(file: Path, url: str, language: str | None, *, as_json: bool, fast: bool) -> Exit:
+def run(file: Path, url: str, wanted: client.Wanted, *, as_json: bool, fast: bool) -> Exit:
     """Stream `file`; print, and return the exit code."""
     screen = Screen(as_json=as_json)
     try:
@@ -88,7 +91,7 @@ def run(file: Path, url: str, language: str | None, *, as_json: bool, fast: bool
         with screen.progress:
             outcome = asyncio.run(
                 client.stream(
-                    url, recording.pcm, paced=not fast, language=language, hooks=screen.hooks()
+                    url, recording.pcm, paced=not fast, wanted=wanted, hooks=screen.hooks()
                 )
             )
     except AudioError as error:
@@ -101,7 +104,21 @@ def run(file: Path, url: str, language: str | None, *, as_json: bool, fast: bool
         return _complain(code, line)
     if not as_json:
         print(line)
-    return code
+    return _tell_text(outcome, wanted, as_json=as_json)
+
+
+def _tell_text(outcome: client.Outcome, wanted: client.Wanted, *, as_json: bool) -> Exit:
+    """Print the text of a stored utterance, and return the exit code."""
+    result = outcome.result
+    if not wanted.results:
+        return Exit.ACCEPTED
+    if result is None:
+        return _complain(Exit.NO_TEXT, "stored; the connection ended before its text")
+    if result["status"] == "error":
+        return _complain(Exit.NO_TEXT, f"stored; {result['code']}: {result['message']}")
+    if not as_json:
+        Terminal(soft_wrap=True).say(result["text"] or "(no speech)")
+    return Exit.ACCEPTED
 
 
 app = make_app()
@@ -123,6 +140,14 @@ def main(
     language: Annotated[
         str | None, typer.Option(help="hint for the recogniser, a BCP 47 tag such as en-US")
     ] = None,
+    results: Annotated[  # noqa: FBT002
+        bool, typer.Option("--results", help="wait for the text, too")
+    ] = False,
+    client_ref: Annotated[
+        str | None,
+        typer.Option(help="your own name for it, on its records: 1 to 64 of A-Z a-z 0-9 . _ ~ -"),
+    ] = None,
 ) -> None:
     """Send a recording to a gateway as a client does."""
-    raise typer.Exit(run(file, url, language, as_json=as_json, fast=fast))
+    wanted = client.Wanted(language, results=results, client_ref=client_ref)
+    raise typer.Exit(run(file, url, wanted, as_json=as_json, fast=fast))

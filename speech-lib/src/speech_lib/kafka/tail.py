@@ -23,6 +23,12 @@ _LOOK_SECONDS = 5.0
 _ASK_SECONDS = 3.0
 _GROUP = "none"
 """The client library wants a name. No group is ever joined, and nobody else asks for it."""
+_HARMLESS = frozenset(
+    {
+        KafkaError._PARTITION_EOF,  # noqa: SLF001  # public
+        KafkaError.GROUP_AUTHORIZATION_FAILED,  # of a group that is never joined
+    }
+)
 _FETCH: ClientConfig = {
     "enable.partition.eof": True,  # where there is nothing to read, it shows that it may be read
     "fetch.wait.max.ms": 100,
@@ -136,7 +142,7 @@ class TopicTail:
             self._pass_over(message)
             return False
         if (error := message.error()) is not None:
-            if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # public
+            if error.code() in _HARMLESS:
                 return False
             raise BrokerUnavailable(error.name())
         topic, partition, offset = place(message)

@@ -7,10 +7,8 @@ the limits permit, wait for the final message. It keeps no state, so many may ru
 
 import asyncio
 import contextlib
-import hashlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 from speech_lib.events import BYTES_PER_SECOND
 from websockets.exceptions import ConnectionClosed
@@ -31,7 +29,8 @@ from speech_tools.protocol.errors import (
     Unreachable,
     WrongUrl,
 )
-from speech_tools.protocol.messages import SUBPROTOCOL, AnswerError, Frame, Limits
+from speech_tools.protocol.messages import SUBPROTOCOL, AnswerError, Answers, Frame, Limits
+from speech_tools.protocol.outcome import NOTHING_MORE, Hooks, Outcome, Wanted
 from speech_tools.protocol.pace import Pace
 
 __all__ = [
@@ -45,6 +44,7 @@ __all__ = [
     "StreamError",
     "TooLong",
     "Unreachable",
+    "Wanted",
     "WrongUrl",
     "check_url",
     "stream",
@@ -61,54 +61,13 @@ MAX_MESSAGES = 100
 """Of a connection. A gateway sends three."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an utterance ended.
-
-    Attributes:
-        final: the final message, `accepted` or `error`.
-        sent: the samples that were handed to the connection, a prefix of the recording.
-        complete: whether all of it, and `done`, were sent.
-        close_code: of the close frame.
-        close_reason: of the close frame.
-    """
-
-    final: Frame
-    sent: bytes = field(repr=False)
-    complete: bool
-    close_code: int
-    close_reason: str
-
-    @property
-    def receipt_matches(self) -> bool:
-        """Whether the receipt is about the very samples that were sent, or the first of them."""
-        stored = self.sent[: self.final["audio_bytes"]]
-        return (len(stored), hashlib.sha256(stored).hexdigest()) == (
-            self.final["audio_bytes"],
-            self.final["sha256"],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What the caller wants to see while it happens. Called on the event loop: must be quick.
-
-    Attributes:
-        frame: a message from the gateway, as it arrives.
-        progress: how many bytes of audio have been sent so far.
-    """
-
-    frame: Callable[[Frame], None] = lambda _frame: None
-    progress: Callable[[int], None] = lambda _bytes: None
-
-
 async def stream(
     url: str,
     pcm: bytes,
     *,
     paced: bool,
     live: bool = False,
-    language: str | None = None,
+    wanted: Wanted = NOTHING_MORE,
     source: str | None = None,
     hooks: Hooks | None = None,
 ) -> Outcome:
@@ -121,19 +80,21 @@ async def stream(
         pcm: the samples, as `audio.load` returns them.
         paced: at the pace of speech; otherwise as fast as the greeting's limits permit.
         live: keep the pace of speech also while the gateway drains, as a microphone has to.
-        language: BCP 47 tag, a hint for whoever recognises.
+        wanted: what to ask for in the query.
         source: address of this machine to connect from; nothing for whatever the system chooses.
         hooks: what to call on the way.
 
     Raises:
         StreamError: if there is no final message; its kind says why.
     """
-    checked = check_url(url, {"language": language})
+    checked = check_url(url, wanted.query())
     connection = await open_connection(checked, source)
     try:
         async with connection:
             try:
-                utterance = _Utterance(connection, pcm, hooks or Hooks(), live=live)
+                utterance = _Utterance(
+                    connection, pcm, hooks or Hooks(), live=live, results=wanted.results
+                )
                 return await utterance.speak(paced=paced)
             except NotAGateway:
                 connection.transport.abort()  # it need not agree to the end
@@ -153,15 +114,18 @@ def _judged() -> Iterator[None]:
 class _Utterance:
     """One connection from the greeting to the close."""
 
-    def __init__(self, connection: Connection, pcm: bytes, hooks: Hooks, *, live: bool) -> None:
+    def __init__(
+        self, connection: Connection, pcm: bytes, hooks: Hooks, *, live: bool, results: bool
+    ) -> None:
         self._connection = connection
         self._pcm = pcm
         self._hooks = hooks
         self._live = live
         self._sent = 0
         self._complete = False
-        self._correlation_id = ""
+        self._answers = Answers("", results=results)
         self._hurry = asyncio.Event()
+        self._result_seconds = 0.0
 
     async def speak(self, *, paced: bool) -> Outcome:
         """Send everything while listening. The first final message ends it."""
@@ -175,8 +139,8 @@ class _Utterance:
             await asyncio.wait({listener, sender}, return_when=asyncio.FIRST_COMPLETED)
             if sender.done():
                 sender.result()  # raises what is a defect of ours
-            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-                final = await listener
+            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS + self._result_seconds):
+                await listener
         except TimeoutError:
             raise NoAnswer(
                 f"no answer in {ANSWER_TIMEOUT_SECONDS:g} s after the end; it may be stored",
@@ -189,12 +153,14 @@ class _Utterance:
         with contextlib.suppress(TimeoutError):  # the close is the gateway's to begin
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self._connection.wait_closed()
+        assert self._answers.receipt is not None  # noqa: S101 - the listener has ended well
         return Outcome(
-            final,
+            self._answers.receipt,
             self._pcm[: self._sent],
             self._complete,
             self._connection.close_code or 1006,
             self._connection.close_reason or "",
+            self._answers.result,
         )
 
     async def _greeting(self) -> Limits:
@@ -206,7 +172,8 @@ class _Utterance:
             raise NotAGateway("connected, but there was no greeting") from None
         with _judged():
             limits = messages.greeting(frame)
-        self._correlation_id = frame["correlation_id"]
+        self._answers.correlation_id = frame["correlation_id"]
+        self._result_seconds = limits.result_seconds
         self._hooks.frame(frame)
         return limits
 
@@ -223,15 +190,20 @@ class _Utterance:
                 f"{limits.max_session_seconds:g} s: it cannot be sent at the pace of speech"
             )
 
-    async def _listen(self) -> Frame:
-        """Return the final message."""
+    async def _listen(self) -> None:
+        """Return after the final message, or at the end of a connection with a receipt."""
         for _ in range(MAX_MESSAGES):
-            frame = await self._receive()
+            try:
+                frame = await self._receive()
+            except NoAnswer:
+                if self._answers.receipt is None:
+                    raise
+                return  # it is stored, and the text is on the topic
             with _judged():
-                final = messages.is_final(frame, self._correlation_id)
+                self._answers.take(frame)
             self._hooks.frame(frame)
-            if final:
-                return frame
+            if self._answers.complete:
+                return
             if frame.get("status") == "draining" and not self._live:
                 self._hurry.set()  # a recording need not wait for its own sound
         raise NotAGateway("what answers sends messages without end")

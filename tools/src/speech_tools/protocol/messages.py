@@ -29,6 +29,8 @@ class Limits:
     max_audio_bytes: int
     max_messages_per_second: int
     max_session_seconds: float
+    result_seconds: float = 0.0
+    """Within which the text follows the receipt, where it was asked for."""
 
 
 class AnswerError(Exception):
@@ -72,7 +74,7 @@ LIMITS: Final[Mapping[str, Rule]] = {
 }
 """What a greeting names. The bounds are far beyond what a gateway can be set to."""
 
-_FINAL: Final[Mapping[str, Mapping[str, Rule]]] = {
+_ANSWERS: Final[Mapping[str, Mapping[str, Rule]]] = {
     "accepted": {
         "event_id": _is_text,
         "topic": _is_text,
@@ -83,11 +85,20 @@ _FINAL: Final[Mapping[str, Mapping[str, Rule]]] = {
         "sha256": _is_digest,
         "ended_by": _is_text,
     },
+    "recognized": {
+        "text": lambda value: isinstance(value, str),
+        "language": _is_text,
+        "confidence": lambda value: type(value) in {int, float} and 0 <= value <= 1,  # type: ignore[operator]
+        "event_id": _is_text,
+        "topic": _is_text,
+        "partition": _is_count,
+        "offset": _is_count,
+    },
     "error": {
         "code": _is_text,
         "message": _is_text,
         "retryable": lambda value: isinstance(value, bool),
-        "stored": lambda value: value in {"no", "unknown"} if _is_text(value) else False,
+        "stored": lambda value: value in {"no", "unknown", "yes"} if _is_text(value) else False,
     },
 }
 
@@ -144,23 +155,61 @@ def greeting(frame: Frame) -> Limits:
         raise AnswerError("greets without limits")
     if (wrong := _wrong(limits, LIMITS)) is not None:
         raise AnswerError(f"greets with a {wrong} that nobody can keep")
-    return Limits(**{limit.name: limits[limit.name] for limit in fields(Limits)})
+    results = frame.get("results")
+    seconds = results.get("timeout_seconds") if isinstance(results, dict) else None
+    return Limits(
+        **{limit.name: limits[limit.name] for limit in fields(Limits) if limit.name in limits},
+        result_seconds=seconds if _is_seconds(seconds) else 0.0,  # type: ignore[arg-type]
+    )
 
 
-def is_final(frame: Frame, correlation_id: str) -> bool:
-    """Tell whether a message is the last one of the utterance of this name.
+@dataclass
+class Answers:
+    """The answers to one utterance, in the order in which a gateway may give them.
 
-    Raises:
-        AnswerError: It is one that lacks what the protocol says, or is about another utterance.
+    Attributes:
+        correlation_id: The name of the utterance.
+        results: Whether its text was asked for.
+        receipt: The first answer, `accepted` or `error`.
+        result: What follows an `accepted` where the text was asked for: `recognized` or `error`.
     """
-    status = frame.get("status")
-    if not isinstance(status, str) or (rules := _FINAL.get(status)) is None:
-        return False
-    if (wrong := _wrong(frame, rules)) is not None:
-        raise AnswerError(f"says {status} without a valid {wrong}")
-    if frame.get("correlation_id") != correlation_id:
-        raise AnswerError("answers for another correlation id")
-    return True
+
+    correlation_id: str
+    results: bool
+    receipt: Frame | None = None
+    result: Frame | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more comes."""
+        if self.receipt is None:
+            return False
+        return not self.results or self.receipt["status"] == "error" or self.result is not None
+
+    def take(self, frame: Frame) -> None:
+        """Take a message; one that is no answer is left alone.
+
+        Raises:
+            AnswerError: It lacks what the protocol says, is about another utterance, or comes out
+                of turn.
+        """
+        status = frame.get("status")
+        if not isinstance(status, str) or (rules := _ANSWERS.get(status)) is None:
+            return
+        if (wrong := _wrong(frame, rules)) is not None:
+            raise AnswerError(f"says {status} without a valid {wrong}")
+        if frame.get("correlation_id") != self.correlation_id:
+            raise AnswerError("answers for another correlation id")
+        self._put(frame, status)
+
+    def _put(self, frame: Frame, status: str) -> None:
+        of_text = status == "recognized" or (status == "error" and frame["stored"] == "yes")
+        if of_text != (self.receipt is not None) or self.complete:
+            raise AnswerError(f"says {status} out of turn")
+        if self.receipt is None:
+            self.receipt = frame
+        else:
+            self.result = frame
 
 
 def _wrong(values: Mapping[str, object], rules: Mapping[str, Rule]) -> str | None:

@@ -258,8 +258,10 @@ def _told_place(outcome: ReceivedRecord, spans: Sequence[Span]) -> Span | None:
     for partition_name, offset_name in _TOLD_PLACES:
         partition = told_number(outcome.headers, partition_name)
         offset = told_number(outcome.headers, offset_name)
+        if offset is None:
+            continue
         for span in spans:
-            if span.partition == partition and offset in range(span.begin, span.end):
+            if span.partition == partition and span.begin <= offset < span.end:
                 return replace(span, begin=offset, end=offset + 1)
     return None
 
