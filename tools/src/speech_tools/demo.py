@@ -147,6 +147,24 @@ def show(file: Path, log_dir: Path) -> None:
     console.say(f"transcript: {said}", style="bold")
 
 
+def show_page(log_dir: Path, port: int) -> None:
+    """Run the pipeline with a page to speak to it, until Ctrl-C or SIGTERM."""
+    stack.require_embedded()
+    with pipeline(log_dir, engine()) as (_, url):
+        asyncio.run(_serve(url, port))
+
+
+async def _serve(url: str, port: int) -> None:
+    from speech_tools.page import serving  # noqa: PLC0415 - the other demo needs no HTTP server
+
+    try:
+        async with serving(url, port) as address:
+            console.say(f"open {address} and speak; Ctrl-C ends it", style="bold")
+            await asyncio.Event().wait()
+    except OSError as error:
+        raise DemoError(f"cannot serve the page on port {port}: {error.strerror}") from None
+
+
 class Exit(IntEnum):
     """How it ended."""
 
@@ -172,6 +190,10 @@ def main(
         Path,
         typer.Argument(metavar="FILE", help="WAV, FLAC, Ogg …, or headerless PCM16, 16 kHz, mono"),
     ] = SAMPLE,
+    web: Annotated[  # noqa: FBT002 - how typer declares a switch
+        bool, typer.Option("--web", help="serve a page to speak to it, until Ctrl-C")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="of the page, with --web")] = 8080,
 ) -> None:
     """Run a whole pipeline here, and speak a recording into it.
 
@@ -179,13 +201,13 @@ def main(
     """
     end_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="speech-demo-") as directory:
-        raise typer.Exit(run(file, Path(directory)))
+        raise typer.Exit(run(file, Path(directory), port if web else None))
 
 
-def run(file: Path, log_dir: Path) -> Exit:
-    """Show it, and return the exit code."""
+def run(file: Path, log_dir: Path, port: int | None) -> Exit:
+    """Show it, or the page on a port, and return the exit code."""
     try:
-        show(file, log_dir)
+        show(file, log_dir) if port is None else show_page(log_dir, port)
     except (AudioError, stack.NotInstalled) as error:
         return fail("demo", Exit.USAGE, str(error))
     except client.TooLong as error:
