@@ -8,6 +8,7 @@ import pytest
 from speech_lib.testing.pipeline import Pipeline, missing_variable, open_pipeline
 from speech_tools.models import manifest
 from speech_tools.models.fetching import fetch
+from support.described import frames_checked
 from support.topics import Topics
 
 MODELS = Path(__file__).parent / "models"
@@ -41,6 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("broker")
         if "pipeline" in fixtures or "cluster" in fixtures:
             item.add_marker("pipeline")
+
+
+@pytest.fixture(autouse=True)
+def described() -> Iterator[None]:
+    """Fail a test in which a frame passed that `docs/asyncapi.yaml` does not describe."""
+    with frames_checked() as complaints:
+        yield
+    assert complaints == []  # noqa: S101 - pytest's
 
 
 @pytest.fixture(scope="session")
