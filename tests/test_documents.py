@@ -31,7 +31,7 @@ COMPOSE = [
     for service in yaml.load((ROOT / path).read_text(), yaml.CSafeLoader)["services"].items()
 ]
 
-LANGUAGES = {"sh", "text", "json", "http", "python", "javascript", "yaml", "avro"}
+LANGUAGES = {"sh", "text", "json", "http", "python", "javascript", "yaml", "avro", "html"}
 OURS = ("scripts/", ".ci/")
 OTHERS = {"uv", "docker", "python", "pytest"}
 """Programs of others: options behind them are not ours."""
