@@ -86,10 +86,11 @@ const item = ({ correlationId, receipt, mayBeDoubled }) => {
   copy.className = "copy";
   copy.type = "button";
   copy.textContent = "Copy id";
-  copy.setAttribute("aria-label", `Copy the id ${correlationId}`);
+  copy.setAttribute("aria-label", `Copy id ${correlationId}`);
   copy.onclick = async () => {
     await navigator.clipboard?.writeText(correlationId ?? "");
     copy.textContent = "Copied";
+    copy.removeAttribute("aria-label");
   };
   row.append(what, id, copy);
   return row;

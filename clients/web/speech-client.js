@@ -159,8 +159,8 @@ export class Speech {
   async cancel() {
     if (this.#over) return;
     this.#finished = true;
-    for (const each of this.#utterances) each.finish();
     this.#close("error", troubleOf("cancelled"));
+    for (const each of this.#utterances) each.finish();
     await this.source.stop();
   }
 
@@ -280,7 +280,9 @@ class Utterance {
   /** @type {WebSocket | null} */
   #socket = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #timer;
+  #sendTimer;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #connectTimer;
 
   /** @param {string} clientRef @param {Options} options @param {() => void} onNews */
   constructor(clientRef, options, onNews) {
@@ -344,7 +346,8 @@ class Utterance {
   }
 
   #drop() {
-    clearTimeout(this.#timer);
+    clearTimeout(this.#sendTimer);
+    clearTimeout(this.#connectTimer);
     const socket = this.#socket;
     this.#socket = null;
     socket?.close();
@@ -357,11 +360,11 @@ class Utterance {
 
   /** Send what is kept and not sent. Each piece calls it: browsers slow the timers of a hidden page. */
   #send() {
-    clearTimeout(this.#timer);
+    clearTimeout(this.#sendTimer);
     const socket = this.#socket;
     if (!this.#greeted || socket?.readyState !== WebSocket.OPEN) return;
     while (this.#sentBytes < this.keptBytes) {
-      if (!this.#mayTalk()) return void (this.#timer = setTimeout(() => this.#send(), 50));
+      if (!this.#mayTalk()) return void (this.#sendTimer = setTimeout(() => this.#send(), 50));
       const chunk = this.#next();
       socket.send(/** @type {any} */ (chunk));
       this.#sentBytes += chunk.byteLength;
@@ -484,7 +487,7 @@ class Utterance {
     if (this.#attempt >= ATTEMPTS) return this.#fail(code);
     this.#drop();
     const pause = Math.min(LONGEST_PAUSE_MS, 1_000 * 2 ** (this.#attempt - 1)) * (0.5 + Math.random());
-    this.#timer = setTimeout(() => this.#connect(), pause);
+    this.#connectTimer = setTimeout(() => this.#connect(), pause);
     return this.#tell(code);
   }
 
