@@ -1,6 +1,7 @@
 """The browser's page, served before a gateway, from a thread of its own. For tests/web."""
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 from speech_tools.page import serving
 
 CLIENT = Path(__file__).parents[2] / "clients" / "web"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 PAGE_SECONDS = 10
 
 

@@ -72,14 +72,6 @@ const steps = {
     (found.axe ??= {})[name] = violations.map(({ id, nodes }) => `${id}: ${nodes.map((each) => each.html).join(" ")}`);
   },
   overflow: async () => (found.overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)),
-  hide: async () => {
-    // A page is hidden where another one lies before it; Playwright pretends otherwise.
-    const session = await context.newCDPSession(page);
-    await session.send("Emulation.setFocusEmulationEnabled", { enabled: false });
-    const other = await context.newPage();
-    await other.bringToFront();
-    found.hidden = await page.evaluate(() => document.visibilityState);
-  },
   run: async (code) => (found.result = await page.evaluate(code)),
 };
 

@@ -14,11 +14,9 @@ from typing import Any
 
 import pytest
 from speech_tools import stack
-from support.web_page import CLIENT
+from support.web_page import BROWSER, BROWSERS, CLIENT
 
 HERE = Path(__file__).parent
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 NPM_SECONDS, BROWSER_SECONDS = 240, 200
 
 Steps = list[tuple[str, object]]
