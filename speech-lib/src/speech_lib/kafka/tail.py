@@ -93,16 +93,22 @@ class TopicTail:
         if first is None:
             return []
         # Called alone, `consume` would wait for the whole timeout to fill its list.
-        rest = self._client.consume(_MOST_AT_ONCE - 1, 0)
-        return [received(each) for each in (first, *rest) if self._is_wanted(each, wanted)]
+        messages = (first, *self._client.consume(_MOST_AT_ONCE - 1, 0))
+        moved: dict[Partition, int] = {}
+        records = [received(each) for each in messages if self._is_wanted(each, wanted, moved)]
+        self.positions |= moved  # not earlier: after an error all of them are read again
+        return records
 
     def close(self) -> None:
         """Close the connections. Blocks for a moment."""
         self._client.close()
 
     def _begin(self) -> None:
-        """Assign what is known, and the ends of the rest."""
-        for partition in self._partitions():
+        """Assign what is there: where it is known from its position, the rest from its end."""
+        there = list(self._partitions())
+        for gone in self.positions.keys() - there:  # of a topic that was made anew, with fewer
+            del self.positions[gone]
+        for partition in there:
             if partition not in self.positions:
                 self.positions[partition] = self._end(partition)
         self._client.assign([TopicPartition(*of, offset) for of, offset in self.positions.items()])
@@ -115,16 +121,15 @@ class TopicTail:
             self._client.incremental_assign([TopicPartition(*of, 0) for of in new])
 
     def _partitions(self) -> Iterable[Partition]:
-        try:
-            known = self._client.list_topics(timeout=_ASK_SECONDS).topics
-        except KafkaException as error:
-            raise BrokerUnavailable(error.args[0].name()) from None
+        # Each by its name: a list of all would leave out those that may not be read, and be long.
         for topic in self._topics:
-            if topic not in known:
-                raise BrokerUnavailable("UNKNOWN_TOPIC_OR_PART")
-            if (failed := known[topic].error) is not None:
-                raise BrokerUnavailable(failed.name())
-            yield from ((topic, partition) for partition in known[topic].partitions)
+            try:
+                known = self._client.list_topics(topic, timeout=_ASK_SECONDS).topics[topic]
+            except KafkaException as error:
+                raise BrokerUnavailable(error.args[0].name()) from None
+            if known.error is not None:
+                raise BrokerUnavailable(known.error.name())
+            yield from ((topic, partition) for partition in known.partitions)
 
     def _end(self, partition: Partition) -> int:
         # Asked for, and not left to the client library: it would ask only when it fetches, and a
@@ -137,24 +142,26 @@ class TopicTail:
             raise BrokerUnavailable("_TIMED_OUT")
         return ends[1]
 
-    def _is_wanted(self, message: Message, wanted: Container[bytes]) -> bool:
+    def _is_wanted(
+        self, message: Message, wanted: Container[bytes], moved: dict[Partition, int]
+    ) -> bool:
         if is_damaged(message):
-            self._pass_over(message)
+            self._pass_over(message, moved)
             return False
         if (error := message.error()) is not None:
             if error.code() in _HARMLESS:
                 return False
             raise BrokerUnavailable(error.name())
         topic, partition, offset = place(message)
-        self.positions[topic, partition] = offset + 1
+        moved[topic, partition] = offset + 1
         return (message.key() or b"") in wanted
 
-    def _pass_over(self, message: Message) -> None:
+    def _pass_over(self, message: Message, moved: dict[Partition, int]) -> None:
         """Go on at the end of a partition with a batch that nobody can read.
 
         Readers of single records look for the end of the batch. Here nothing waits for long.
         """
         topic, partition, _ = place(message)
         end = self._end((topic, partition))
-        self.positions[topic, partition] = end
+        moved[topic, partition] = end
         self._client.seek(TopicPartition(topic, partition, end))
