@@ -12,11 +12,11 @@ SERVERS = {"KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"}
 
 
 def test_the_topics_of_the_pipeline():
-    """Utterances and texts are kept for a day, dead letters for a week; no utterance is packed."""
+    """Utterances and texts are kept for a day, dead letters for a week; none is packed."""
     assert TopicsEnvironment.load(SERVERS).specs() == [
         TopicSpec("speech.audio.ingress", DAY_MS, 6, uncompressed=True),
-        TopicSpec("speech.asr.text", DAY_MS, 6),
-        TopicSpec("speech.audio.ingress.dlq", 7 * DAY_MS, 6),
+        TopicSpec("speech.asr.text", DAY_MS, 6, uncompressed=True),
+        TopicSpec("speech.audio.ingress.dlq", 7 * DAY_MS, 6, uncompressed=True),
     ]
 
 
@@ -26,8 +26,8 @@ def test_names_and_partitions_come_from_the_environment():
     environ = {**SERVERS, **names, "TOPIC_PARTITIONS": "12"}
     assert TopicsEnvironment.load(environ).specs() == [
         TopicSpec("a", DAY_MS, 12, uncompressed=True),
-        TopicSpec("b", DAY_MS, 12),
-        TopicSpec("c", 7 * DAY_MS, 12),
+        TopicSpec("b", DAY_MS, 12, uncompressed=True),
+        TopicSpec("c", 7 * DAY_MS, 12, uncompressed=True),
     ]
 
 

@@ -35,14 +35,15 @@ class TopicsEnvironment(KafkaEnvironment):
     """Bytes that each partition of each topic keeps; unbounded by size where it is unset."""
 
     def specs(self) -> list[TopicSpec]:
-        """Return the topics of the pipeline."""
+        """Return the topics of the pipeline. A service reads each, so the broker unpacks each."""
         topic = partial(
             TopicSpec,
             partitions=self.topic_partitions,
             retention_bytes=self.topic_retention_bytes,
+            uncompressed=True,
         )
         return [
-            topic(self.topic_audio_ingress, DAY_MS, uncompressed=True),
+            topic(self.topic_audio_ingress, DAY_MS),
             topic(self.topic_asr_text, DAY_MS),
             topic(self.topic_dead_letter, 7 * DAY_MS),
         ]
