@@ -241,7 +241,7 @@ class GatewayServer:
         session_report.count(driver, self.metrics)
         now = time.monotonic()
         session_report.write_line_within(self._session_lines, now, driver, address)
-        session_report.record_span(driver, self.spans, self._port)
+        session_report.record_spans(driver, self.spans, self._port)
 
     def _context(self, connection: GatewayConnection, address: str) -> Context:
         request = connection.request

@@ -19,10 +19,13 @@ from speech_gateway.errors import Ending
 from speech_gateway.handshake import PATH
 from speech_gateway.metrics import ACCEPTED, Metrics
 from speech_gateway.rates import TokenBucket
-from speech_gateway.text_wait import RECOGNIZED, TextWait
+from speech_gateway.text_wait import LEFT, RECOGNIZED, TextWait
+from speech_gateway.utterance import Context
 
 log = structlog.get_logger()
 
+AWAIT_TEXT = "await text"
+"""The span of the wait for a text."""
 CANCELLED = "cancelled"
 """The `ended_by` of a session whose process ended before the utterance did."""
 _STORED_PER_SECOND, _STORED_AT_ONCE = 20, 1_000
@@ -125,38 +128,57 @@ def _omitted(lines: int) -> dict[str, int]:
     return {"omitted": lines} if lines else {}
 
 
-def record_span(driver: SessionDriver, sink: SpanSink, port: int) -> None:
-    """Record the span of a session, from its handshake until now, by HTTP's conventions."""
-    session, context = driver.session, driver.context
-    if not sink.wants(context.trace):
+def record_spans(driver: SessionDriver, sink: SpanSink, port: int) -> None:
+    """Record the span of a session until now, and below it that of the wait for its text."""
+    if not sink.wants(driver.context.trace):
         return
-    end_at = driver.began_at + driver.age()
-    sink.record(
-        Span(
-            name=f"GET {PATH}",
-            kind=SpanKind.SERVER,
-            context=context.trace,
-            parent=context.parent,
-            start_ns=context.nanoseconds(driver.began_at),
-            end_ns=context.nanoseconds(end_at),
-            attributes={
-                "http.request.method": "GET",
-                "http.response.status_code": 101,
-                "http.route": PATH,
-                "network.protocol.name": "websocket",
-                "server.port": port,
-                "url.path": PATH,
-                "url.scheme": "http",
-                spans.CORRELATION_ID: session.correlation_id,
-                "speech.ended_by": ended_by(session.ending),
-                "speech.outcome": session.outcome,
-                "speech.audio.bytes": session.audio_bytes,
-                "speech.audio.messages": session.messages,
-                **({"speech.result": session.text.outcome} if session.text.outcome else {}),
-            },
-            # What the client did wrong is no error of the server's.
-            error=session.failure.value.code if session.failure else None,
-        )
+    end_ns = driver.context.nanoseconds(driver.began_at + driver.age())
+    sink.record(_span_of_session(driver, end_ns, port))
+    text = driver.session.text
+    if text.began_at is not None and text.outcome is not None:
+        sink.record(_span_of_wait(driver.context, text.began_at, end_ns, text.outcome))
+
+
+def _span_of_session(driver: SessionDriver, end_ns: int, port: int) -> Span:
+    """Describe a session from its handshake on, by HTTP's conventions."""
+    session, context = driver.session, driver.context
+    return Span(
+        name=f"GET {PATH}",
+        kind=SpanKind.SERVER,
+        context=context.trace,
+        parent=context.parent,
+        start_ns=context.nanoseconds(driver.began_at),
+        end_ns=end_ns,
+        attributes={
+            "http.request.method": "GET",
+            "http.response.status_code": 101,
+            "http.route": PATH,
+            "network.protocol.name": "websocket",
+            "server.port": port,
+            "url.path": PATH,
+            "url.scheme": "http",
+            spans.CORRELATION_ID: session.correlation_id,
+            "speech.ended_by": ended_by(session.ending),
+            "speech.outcome": session.outcome,
+            "speech.audio.bytes": session.audio_bytes,
+            "speech.audio.messages": session.messages,
+        },
+        # What the client did wrong is no error of the server's.
+        error=session.failure.value.code if session.failure else None,
+    )
+
+
+def _span_of_wait(context: Context, began_at: float, end_ns: int, outcome: str) -> Span:
+    """Describe the wait for the text, from `accepted` until its end."""
+    return Span(
+        name=AWAIT_TEXT,
+        kind=SpanKind.INTERNAL,
+        context=context.trace.child(),
+        parent=context.trace,
+        start_ns=context.nanoseconds(began_at),
+        end_ns=end_ns,
+        attributes={spans.CORRELATION_ID: context.correlation_id, "speech.result": outcome},
+        error=None if outcome in {RECOGNIZED, LEFT} else outcome,
     )
 
 

@@ -23,7 +23,7 @@ from speech_gateway.messages import Limits
 from speech_gateway.metrics import Metrics
 from speech_gateway.server import GatewayServer
 from speech_gateway.server_config import ServerConfig
-from speech_gateway.utterance import Context, Receipt, Utterance
+from speech_gateway.utterance import Context, Receipt, Tell, Utterance
 
 LIMITS = Limits(
     max_chunk_bytes=65_536,
@@ -97,6 +97,18 @@ class FakeStore:
         if self.failure is not None:
             raise self.failure
         return Receipt(f"event-{offset}", "speech.audio.ingress", partition=0, offset=offset)
+
+
+@dataclass
+class FakeAnswers:
+    """`Answers` that the test gives: `tells` has who is expected, by correlation id."""
+
+    tells: dict[str, Tell] = field(default_factory=dict)
+
+    def expect(self, correlation_id: str, tell: Tell) -> Callable[[], None]:
+        """Keep `tell`, until what is returned is called."""
+        self.tells[correlation_id] = tell
+        return lambda: self.tells.pop(correlation_id, None) and None
 
 
 @dataclass

@@ -24,13 +24,14 @@ class TextWait:
         timeout: Seconds from `accepted` until the text must be there; None where none is wanted.
         outcome: `recognized`, `left`, or the code of a `NoText`; None until it is known.
         seconds: From `accepted` until then.
+        began_at: When the utterance was known to be stored, on the session's clock.
     """
 
     def __init__(self, timeout: float | None) -> None:
         self.timeout = timeout
         self.outcome: str | None = None
         self.seconds: float | None = None
-        self._began_at = 0.0
+        self.began_at: float | None = None
         self._early: Answer | None = None
 
     def keep(self, answer: Answer) -> None:
@@ -39,18 +40,18 @@ class TextWait:
 
     def begin(self, now: float) -> Answer | None:
         """Begin to wait, now that the utterance is stored; return what has already come."""
-        self._began_at = now
+        self.began_at = now
         return self._early
 
     def deadline(self, drain_at: float | None) -> float:
         """Return when the wait ends, on the session's clock: by its timeout, or by the drain."""
-        by_timeout = self._began_at + (self.timeout or 0.0)
+        by_timeout = (self.began_at or 0.0) + (self.timeout or 0.0)
         return by_timeout if drain_at is None else min(by_timeout, drain_at)
 
     def end(self, answer: Answer, now: float) -> None:
         """Note what came."""
         self.outcome = answer.value.code if isinstance(answer, NoText) else RECOGNIZED
-        self.seconds = now - self._began_at
+        self.seconds = now - (self.began_at or now)
 
     def leave(self) -> None:
         """Note that the client has gone."""
