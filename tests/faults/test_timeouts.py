@@ -13,7 +13,7 @@ from speech_lib.kafka.producer import RecordProducer
 from speech_lib.kafka.records import Record, Stored
 from speech_tools.trace.search import likely_partition
 from support import whole_topic
-from support.cluster import PARTITIONS
+from support.cluster import PARTITIONS, host_proxy
 
 DELIVERY_SECONDS = 10.0
 
@@ -49,10 +49,10 @@ def test_a_record_that_is_given_up_leaves_no_duplicate_of_another(cluster, topic
             opened = await asyncio.gather(*(send(producer, number) for number in leaders))
             assert [type(each) for each in opened] == [Stored] * PARTITIONS
             swallowed = cluster.toxiproxy.answers_swallowed
-            with swallowed(f"host-{leaders[early]}"):
+            with swallowed(host_proxy(leaders[early])):
                 first = asyncio.create_task(send(producer, early))
                 await asyncio.sleep(DELIVERY_SECONDS - 1.5)  # so it is nearly given up
-                with swallowed(f"host-{leaders[late]}"):
+                with swallowed(host_proxy(leaders[late])):
                     second = asyncio.create_task(send(producer, late))
                     given_up = await first
                 assert isinstance(given_up, DeliveryError)

@@ -172,3 +172,8 @@ class Cluster:
 def gateway_proxy(broker: int) -> str:
     """Return the name of the proxy between the gateway and a broker."""
     return f"gateway-{broker}"
+
+
+def host_proxy(broker: int) -> str:
+    """Return the name of the proxy between the host and a broker."""
+    return f"host-{broker}"

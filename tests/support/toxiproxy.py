@@ -23,18 +23,24 @@ class Toxiproxy:
     @contextmanager
     def answers_reset(self, *proxies: str) -> Iterator[None]:
         """Reset each connection, old or new, when an answer comes, in place of the answer."""
-        with self._toxic(proxies, "reset_peer"):
+        with self._toxic(proxies, "reset_peer", timeout=0):
             yield
 
     @contextmanager
     def answers_swallowed(self, *proxies: str) -> Iterator[None]:
         """Let no answer through, and keep the connections open: a black hole."""
-        with self._toxic(proxies, "timeout"):
+        with self._toxic(proxies, "timeout", timeout=0):
             yield
 
     @contextmanager
-    def _toxic(self, proxies: tuple[str, ...], kind: str) -> Iterator[None]:
-        toxic = {"name": kind, "type": kind, "stream": "downstream", "attributes": {"timeout": 0}}
+    def answers_delayed(self, seconds: float, *proxies: str) -> Iterator[None]:
+        """Hold each answer back for a while."""
+        with self._toxic(proxies, "latency", latency=round(seconds * 1000)):
+            yield
+
+    @contextmanager
+    def _toxic(self, proxies: tuple[str, ...], kind: str, **attributes: int) -> Iterator[None]:
+        toxic = {"name": kind, "type": kind, "stream": "downstream", "attributes": attributes}
         added: list[str] = []
         try:
             for proxy in proxies:
