@@ -4,9 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
+from speech_tools.stream import app
 from speech_tools.trace.tracing import HOPS
+from support.invoke import invoke
 
 MAX_AUDIO_BYTES = 1_572_864 - 44  # of a WAV file of the largest size, what is not its header
 SAMPLE_SECONDS = 0.2
@@ -41,7 +45,7 @@ def test_bringing_it_up_again_changes_nothing(stack):
     before = {service: each.id for service, each in stack.containers().items()}
     stack.up()
     after = {service: each.id for service, each in stack.containers().items()}
-    assert set(before) == {"kafka", "schema-registry", "gateway-service", "asr-service"}
+    assert set(before) == {"kafka", "schema-registry", "gateway-service", "asr-service", "page"}
     assert after == before
 
 
@@ -70,6 +74,19 @@ def test_what_is_published_is_published_on_loopback(stack):
         for binding in bindings or []
     }
     assert published == {("127.0.0.1", port) for port in stack.ports.values()}
+
+
+def test_the_page_and_its_gateway_are_one_origin(stack, speech):
+    """The page has its headers, nothing else of its folder is served, and the text comes back."""
+    origin = f"localhost:{stack.ports['PAGE_HOST_PORT']}"
+    with urlopen(f"http://{origin}/") as page:
+        headers, text = page.headers, page.read().decode()
+    assert '<main data-state="idle">' in text
+    assert headers["Content-Security-Policy"].startswith("default-src 'self';")
+    with pytest.raises(HTTPError, match="404"):
+        urlopen(f"http://{origin}/package.json")
+    done = invoke(app, speech, "--fast", "--results", "--url", f"ws://{origin}/ws/audio")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "Go forward 10 meters.")
 
 
 @pytest.fixture
