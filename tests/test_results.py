@@ -287,8 +287,9 @@ async def ten_wait(gateway: stack.Gateway, then: Callable[[], None]) -> list[dic
 
 def test_a_drain_waits_for_the_texts(start, recogniser):
     """Ten that wait get their texts from a gateway that was asked to stop, which then ends."""
+    patient = {"DRAIN_SECONDS": "120", "RESULT_TIMEOUT_SECONDS": "120"}  # the recogniser starts
     with ExitStack() as running:
-        gateway = running.enter_context(start())
+        gateway = running.enter_context(start(**patient))
         finals = asyncio.run(ten_wait(gateway, lambda: running.enter_context(recogniser())))
         assert gateway.process.wait(10) == 0
     assert [final["status"] for final in finals] == ["recognized"] * 10
