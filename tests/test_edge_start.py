@@ -51,7 +51,7 @@ def test_a_wrong_variable_is_refused(wrong: dict[str, str], said: str):
 
 
 CADDY = r"""#!/bin/sh
-echo "$1 $EDGE_HOST $EDGE_TLS $EDGE_STREAM_SECONDS;" \
+echo "$1 $EDGE_HOST $EDGE_TLS $EDGE_DRAIN_SECONDS $EDGE_STREAM_SECONDS;" \
   "among variables: $(env | grep -c "$KEY"); $6: $(cat "$7")"
 """
 
@@ -77,17 +77,26 @@ def started(tmp_path: Path) -> Callable[..., str]:
 def test_with_all_that_it_needs_it_becomes_caddy(started: Callable[..., str]):
     """The keys come as alternatives of a regular expression, by a pipe; no variable has them."""
     assert started(EDGE_API_KEY=f"{KEY},{KEY}2") == (
-        f"run localhost internal 100; among variables: 0; --envfile: EDGE_KEYS={KEY}|{KEY}2\n"
+        f"run localhost internal 75 100; among variables: 0; --envfile: EDGE_KEYS={KEY}|{KEY}2\n"
     )
 
 
 def test_its_clock_is_later_than_the_gateways(started: Callable[..., str]):
-    """By half a minute, after the longest session and the longest wait for the broker."""
+    """After the longest session, the waits for the broker and, where there are texts, for one.
+
+    A client who is connected when the edge is stopped has 5 s more than that, and who reads nothing
+    is let go after 30 s more.
+    """
     own = {name: field.default for name, field in GatewaySettings.model_fields.items()}
-    usual = own["max_session_seconds"] + own["delivery_timeout_seconds"] + 30
-    assert started().startswith(f"run localhost internal {usual:g};")
+    usual = own["max_session_seconds"] + own["delivery_timeout_seconds"]
+    assert started().startswith(f"run localhost internal {usual + 5:g} {usual + 30:g};")
+    usual += own["result_timeout_seconds"]
+    told = f"run localhost internal {usual + 5:g} {usual + 30:g};"
+    assert started(RESULTS="on").startswith(told)
     given = {"MAX_SESSION_SECONDS": "6e2", "DELIVERY_TIMEOUT_SECONDS": "0.5"}
-    assert started(**given).startswith("run localhost internal 630.5;")
+    assert started(**given).startswith("run localhost internal 605.5 630.5;")
+    given |= {"RESULTS": "on", "RESULT_TIMEOUT_SECONDS": "0.25"}
+    assert started(**given).startswith("run localhost internal 605.75 630.75;")
 
 
 def test_the_documented_commands_leave_the_key_to_its_owner(tmp_path):

@@ -77,17 +77,20 @@ def reach(target):
     return True
 print(json.dumps([target for target in sys.argv[1:] if reach(target)]))
 """
-# Stands in for the gateway and prints the one request that it gets.
+# Stands in for the gateway and prints the requests that it gets: the one that it refuses, and the
+# edge's second one, when no other gateway takes the client.
 PRINT_REQUEST = """
 import socket
 with socket.create_server(("", 8000)) as server:
     print("listening", flush=True)
-    client, _ = server.accept()
-    head = b""
-    while b"\\r\\n\\r\\n" not in head:
-        head += client.recv(65536)
-    print(head.decode(), flush=True)
-    client.sendall(b"HTTP/1.1 403 Forbidden\\r\\nContent-Length: 0\\r\\n\\r\\n")
+    for status in (b"503 Service Unavailable", b"403 Forbidden"):
+        client, _ = server.accept()
+        head = b""
+        while b"\\r\\n\\r\\n" not in head:
+            head += client.recv(65536)
+        print(head.decode(), flush=True)
+        client.sendall(b"HTTP/1.1 " + status + b"\\r\\nContent-Length: 0\\r\\n\\r\\n")
+        client.close()
 """
 
 
@@ -421,7 +424,13 @@ def test_only_the_edge_is_published(edge):
         "edge": [str(edge.port)]
     }
     # Not by their addresses: the way there would be the host, which has none to the inner networks.
-    targets = ["gateway-service:8000", "gateway-service:8001", "kafka:9092", "edge:2020"]
+    targets = [
+        "gateway-service:8000",
+        "gateway-service:8001",
+        "kafka:9092",
+        "edge:2020",
+        "edge:2021",
+    ]
     assert edge.stack.run_on("edge", REACH, "edge:8443", *targets) == ["edge:8443"]
 
 
@@ -444,16 +453,23 @@ def test_its_process_has_no_privileges(edge):
     assert files in host["Ulimits"]
 
 
+ENVIRONMENTS = """
+cat /proc/1/environ
+for each in $(cat /proc/1/task/1/children); do cat /proc/$each/environ; done
+"""
+
+
 def test_its_environment_holds_no_key(edge):
-    """Not that of the process that serves."""
-    said = edge.stack.container("edge").exec_run(["cat", "/proc/1/environ"]).output.decode()
-    assert "EDGE_HOST=localhost" in said.split("\0")
+    """Neither that of Caddy, nor that of the shell which waits for it."""
+    shown = edge.stack.container("edge").exec_run(["sh", "-c", ENVIRONMENTS])
+    said = shown.output.decode()
+    assert said.split("\0").count("EDGE_HOST=localhost") == 2
     assert [key for key in (KEY, OLD_KEY) if key in said] == []
 
 
 @contextmanager
 def in_place_of_the_gateway(stack: Any) -> Iterator[Any]:
-    """Stop the gateway; a container under its name prints the one request that it gets."""
+    """Stop the gateway; a container under its name prints the requests that it gets."""
     image = stack.container("gateway-service").image.id
     assert stack.compose("stop", "gateway-service").returncode == 0
     double = stack.client.containers.create(image, ["python", "-c", PRINT_REQUEST])
@@ -470,22 +486,23 @@ def in_place_of_the_gateway(stack: Any) -> Iterator[Any]:
 
 
 def test_the_gateway_never_sees_the_key(edge):
-    """What is passed on holds no key and one forwarded address, and the offer reduced to ours."""
+    """What is passed on, also a second time, holds no key, one address, and of the offer ours."""
     headers = {"X-API-Key": KEY, "X-Forwarded-For": "192.0.2.1"}
     with in_place_of_the_gateway(edge.stack) as double:
         with pytest.raises(InvalidStatus):
             edge.connect(additional_headers=headers, subprotocols=[f"api-key.{OLD_KEY}", V1])
         double.wait(timeout=ANSWER_SECONDS)
         said = double.logs().decode()
-    assert said.startswith("listening\nGET /ws/audio HTTP/1.1\r\n")
-    assert KEY not in said
-    assert OLD_KEY not in said
-    assert "192.0.2.1" not in said
-    fields = [line.partition(": ") for line in said.split("\r\n")[1:] if line.strip()]
-    sent = {name.lower(): value for name, _, value in fields}
-    assert sent["sec-websocket-protocol"] == V1
-    assert sent["origin"] == ORIGIN
-    assert "x-api-key" not in sent
+    assert said.startswith("listening\n")
+    requests = said.split("GET /ws/audio HTTP/1.1\r\n")[1:]
+    assert [each for each in (KEY, OLD_KEY, "192.0.2.1") if each in said] == []
+    for request in requests:
+        fields = [line.partition(": ") for line in request.split("\r\n") if line.strip()]
+        sent = {name.lower(): value for name, _, value in fields}
+        assert (sent["sec-websocket-protocol"], sent["origin"]) == (V1, ORIGIN)
+        assert sent["x-forwarded-for"].count(",") == 0
+        assert "x-api-key" not in sent
+    assert len(requests) == 2
 
 
 def test_without_the_gateway_clients_are_told_to_try_again(edge):

@@ -95,17 +95,21 @@ class Project:
     ) -> "subprocess.CompletedProcess[str]":
         """Run `docker compose`, with nothing from this machine's own settings."""
         options = [part for file in self.files for part in ("-f", file)]
-        kept = {k: v for k, v in os.environ.items() if k in _KEPT or "DOCKER" in k}
-        own = {"INGRESS_PREFIX": self.ingress_prefix} | {k: str(v) for k, v in self.ports.items()}
         return subprocess.run(  # noqa: S603 - docker's own program
             [*_COMPOSE, "-p", self.name, "--env-file", os.devnull, *options, *arguments],
             check=False,
             capture_output=True,
             text=True,
             cwd=ROOT,
-            env=kept | own | self.settings,
+            env=self.environment(),
             timeout=timeout,
         )
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that compose gets, and a script that runs it."""
+        kept = {k: v for k, v in os.environ.items() if k in _KEPT or "DOCKER" in k}
+        own = {"INGRESS_PREFIX": self.ingress_prefix} | {k: str(v) for k, v in self.ports.items()}
+        return kept | own | self.settings
 
     def up(self, *services: str) -> None:
         """Bring services up, images included, and wait until they are healthy.

@@ -23,17 +23,19 @@ from speech_tools.top.figures import (
     gateway,
     recogniser,
 )
+from speech_tools.top.fleet import fleet_json, fleet_line
 from speech_tools.top.screen import ASCII_BARS, Frame, Service, spark
 
 SECONDS = 4.0
 MINUTE = 60
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 FRAME = """\
 03:04:05 UTC     the last 10 s                              the last minute
 
 gateway  http://gateway:8001  0.3.0-dev  ready
-sessions live    5                                                            ▁█
+sessions live    5 of 10                                                      ▁█
 ended            accepted 2/s, broker_unavailable 0.50/s                       █
 refused          at_capacity 10/s                                              █
 audio stored     8 s a second, 256.0 kB/s                                      █
@@ -77,6 +79,7 @@ def gateway_pages() -> tuple[Page, Page]:
     metrics.delivery_errors.labels("broker_unavailable", "no").inc()
     before = with_cpu(page(metrics.registry), 2)
     metrics.sessions_live.set(5)
+    metrics.sessions_limit.set(10)
     metrics.sessions.labels("done", "accepted").inc(6)
     metrics.sessions.labels("disconnect", "accepted").inc(2)
     metrics.sessions.labels("done", "broker_unavailable").inc(2)
@@ -120,6 +123,7 @@ def test_a_gateway_is_told_as_it_is():
     assert gateway(looks(gateway_pages())) == Gateway(
         state=State("0.3.0-dev", ready=True, reasons={}, problem=None),
         sessions_live=5,
+        sessions_limit=10,
         sessions_per_second={"accepted": 2.0, "broker_unavailable": 0.5},
         refusals_per_second={"at_capacity": 10.0},
         audio_seconds_per_second=8.0,
@@ -219,11 +223,14 @@ def drawn(width: int = 80, encoding: str = "utf-8", *, problem: str | None = Non
         reasons = {"broker": "_TRANSPORT"} if name == "recogniser" else {}
         newest = Look(SECONDS, after, not reasons, reasons)
         histories[name].add(Look(SECONDS, problem=problem) if problem else newest)
-    services = (Service(n, f"http://{n}:8001", each) for n, each in histories.items())
+    services = [
+        Service(name, f"http://{name}:8001", {f"http://{name}:8001": each})
+        for name, each in histories.items()
+    ]
     console = Console(width=width, force_terminal=False, color_system=None, legacy_windows=False)
     options = console.options.update(width=width)
     options.encoding = encoding
-    frame = Frame(tuple(services), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    frame = Frame(tuple(services), AT)
     lines = console.render_lines(frame, options, pad=False)
     return ["".join(part.text for part in line).rstrip() for line in lines]
 
@@ -261,6 +268,47 @@ def test_what_a_page_says_cannot_speak_to_the_terminal():
     shown.add(Look(1.0, Page({**after.samples, name: (({"code": "\x1b[2J"}, 2.0),)})))
     console = Console(width=80, color_system=None)
     with console.capture() as capture:
-        console.print(Frame((Service("gateway", "http://\x1b:1", shown),), datetime.now(UTC)))
+        console.print(Frame((Service("gateway", "http://\x1b:1", {"": shown}),), datetime.now(UTC)))
     assert "\x1b" not in capture.get()
     assert "\ufffd[2J 1/s" in capture.get()
+
+
+FLEET = """\
+03:04:05 UTC     the last 10 s                              the last minute
+
+gateway  http://gateway-service:8001  2 ready
+all 3            10 of 20 live, ended 5/s, refused 20/s
+10.0.0.2         5 of 10 live, ended 2.5/s, refused 10/s                      ▁█
+10.0.0.3         5 of 10 live, ended 2.5/s, refused 10/s                      ▁█
+10.0.0.4         cannot be reached
+"""
+
+
+def test_replicas_have_a_line_each_and_one_together():
+    """What a replica that is away does not tell is left out of the sums."""
+    before, after = gateway_pages()
+    replicas = {f"http://10.0.0.{last}:8001": History(gateway) for last in (2, 3, 4)}
+    *there, away = replicas.values()
+    for each in there:
+        each.add(Look(0.0, before, ready=True))
+        each.add(Look(SECONDS, after, ready=True))
+    away.add(Look(SECONDS, problem="cannot be reached"))
+    service = Service("gateway", "http://gateway-service:8001", replicas)
+    console = Console(width=80, color_system=None, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(Frame((service,), AT))
+    assert [line.rstrip() for line in capture.get().splitlines()] == FLEET.splitlines()
+    told = fleet_json(tuple(replicas), service.now)
+    sums = {name: told[name] for name in ("ready", "sessions_live", "sessions_limit")}
+    assert sums == {"ready": 2, "sessions_live": 10, "sessions_limit": 20}
+    assert [each["url"] for each in told["replicas"]] == list(replicas)
+
+
+def test_recognisers_are_summed_too():
+    """By what is not read yet, and what they have in hand."""
+    line = fleet_line([recogniser(looks(asr_pages()))] * 2)
+    assert (line.title, line.text, line.bar) == (
+        "all 2",
+        "60 not read, 8 in hand, done 2.5/s",
+        60,
+    )

@@ -1,10 +1,12 @@
 """`speech top`: how it asks the operations ports, and how it ends."""
 
+import asyncio
 import json
 import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -67,6 +69,27 @@ async def test_what_is_no_operations_port_is_told(ops_url):
         closed = await top_look.look(session, f"http://127.0.0.1:{nobody}")
     assert other == Look(other.at, problem="what answers is not an operations port")
     assert closed == Look(closed.at, problem="cannot be reached")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("addresses", "expected"),
+    [
+        (["10.0.0.10", "10.0.0.9"], ("http://10.0.0.9:8001/x", "http://10.0.0.10:8001/x")),
+        (["10.0.0.9"], ("http://gateway-service:8001/x",)),
+        ([], ("http://gateway-service:8001/x",)),
+    ],
+)
+async def test_each_address_of_a_name_is_a_replica(monkeypatch, addresses, expected):
+    """A name with one address, or that nobody knows, is asked by its name."""
+
+    async def found(*_: object, **__: object) -> list[tuple[object, ...]]:
+        if not addresses:
+            raise socket.gaierror
+        return [(0, 0, 0, "", (each, 8001)) for each in addresses * 2]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
+    assert await top_look.replicas("http://gateway-service:8001/x") == expected
 
 
 @pytest.mark.anyio

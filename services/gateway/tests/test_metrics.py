@@ -26,6 +26,7 @@ async def test_a_session_is_counted():
         async with connect(server.url) as client:
             await client.recv()
             assert value("speech_gateway_sessions_live") == 1
+            assert value("speech_gateway_sessions_limit") == server.gateway.admission.limit
             await client.send(bytes(640))
             await client.send('{"event":"done"}')
             await hear(client)

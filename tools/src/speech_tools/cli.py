@@ -19,7 +19,7 @@ COMMANDS = {
     "demo": ("speech_tools.demo", "Run a whole pipeline here, and speak a recording into it."),
     "stream": ("speech_tools.stream", "Send a recording to a gateway as a client does."),
     "trace": ("speech_tools.trace.command", "Show every hop of an utterance, and its text."),
-    "top": ("speech_tools.top.command", "Watch the metrics of a gateway and a recogniser, live."),
+    "top": ("speech_tools.top.command", "Watch the metrics of gateways and recognisers, live."),
     "load": ("speech_tools.load.command", "Let many clients speak at once, and report on it."),
     "latency": ("speech_tools.latency.command", "Measure how long each hop of an utterance takes."),
     "models": ("speech_tools.models.command", "Get the recogniser's models, and check them."),

@@ -63,6 +63,11 @@ class Metrics:
         self.sessions_live = Gauge(
             "speech_gateway_sessions_live", "Sessions that have not ended yet.", registry=registry
         )
+        self.sessions_limit = Gauge(
+            "speech_gateway_sessions_limit",
+            "Sessions that there may be at once, MAX_CONNECTIONS.",
+            registry=registry,
+        )
         self.sessions = Counter(
             "speech_gateway_sessions",
             "Sessions that have ended, by how the utterance ended and by what became of it.",

@@ -84,6 +84,7 @@ class GatewayServer:
             config.utterances_at_once * config.limits.max_audio_bytes,
             config.max_audio_speed * wav.BYTES_PER_SECOND,
         )
+        self.metrics.sessions_limit.set(self.admission.limit)
         self.metrics.results_waiting.set_function(
             lambda: sum(driver.session.awaits_text for driver in self._drivers)
         )

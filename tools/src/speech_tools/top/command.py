@@ -18,8 +18,9 @@ from speech_lib.service.setting_types import HttpUrl
 
 from speech_tools.command_line import DEFAULT_OPS, INTERRUPTED, exit_codes, make_app, number
 from speech_tools.terminal import Terminal, json_text
-from speech_tools.top.figures import History, gateway, recogniser
-from speech_tools.top.look import look
+from speech_tools.top.figures import History, Measure, gateway, recogniser
+from speech_tools.top.fleet import fleet_json
+from speech_tools.top.look import look, replicas
 from speech_tools.top.screen import Frame, Service
 
 DEFAULT_ASR = "http://localhost:8002"
@@ -37,7 +38,7 @@ class Exit(IntEnum):
 
 EPILOG = exit_codes(
     {
-        Exit.SHOWN: "with --once: both services are ready",
+        Exit.SHOWN: "with --once: all replicas of both services are ready",
         Exit.NOT_READY: "with --once: one of them is not, or cannot be reached",
         Exit.USAGE: "wrong usage",
         INTERRUPTED: "ended by Ctrl-C, as it always is without --once",
@@ -45,35 +46,57 @@ EPILOG = exit_codes(
 )
 
 
+class Watched:
+    """One service, whose replicas come and go."""
+
+    def __init__(self, name: str, url: str, measure: Measure) -> None:
+        self._name, self._url, self._measure = name, url, measure
+        self._replicas: dict[str, History] = {}
+
+    async def look(self, session: aiohttp.ClientSession) -> None:
+        """Look at all replicas at once; those that have gone are forgotten."""
+        urls = await replicas(self._url)
+        looks = await asyncio.gather(*(look(session, url) for url in urls))
+        known = self._replicas
+        self._replicas = {url: known.get(url) or History(self._measure) for url in urls}
+        for history, seen in zip(self._replicas.values(), looks, strict=True):
+            history.add(seen)
+
+    @property
+    def service(self) -> Service:
+        """What is now."""
+        return Service(self._name, self._url, self._replicas)
+
+
 class Top:
     """Both services, looked at again and again."""
 
     def __init__(self, gateway_url: str, asr_url: str) -> None:
-        self._services = (
-            Service("gateway", gateway_url, History(gateway)),
-            Service("recogniser", asr_url, History(recogniser)),
+        self._watched = (
+            Watched("gateway", gateway_url, gateway),
+            Watched("recogniser", asr_url, recogniser),
         )
 
     async def look(self, session: aiohttp.ClientSession) -> None:
         """Look at both at once."""
-        looks = await asyncio.gather(*(look(session, each.url) for each in self._services))
-        for service, seen in zip(self._services, looks, strict=True):
-            service.history.add(seen)
+        await asyncio.gather(*(each.look(session) for each in self._watched))
 
     @property
     def all_ready(self) -> bool:
-        """Whether both were ready at the last look."""
-        return all(each.history.newest.state.ready for each in self._services)
+        """Whether all replicas of both were ready at the last look."""
+        return all(now.state.ready for each in self._watched for now in each.service.now)
 
     def frame(self) -> Frame:
         """Return what is now, for people."""
-        return Frame(self._services, datetime.now(UTC))
+        return Frame(tuple(each.service for each in self._watched), datetime.now(UTC))
 
     def json(self) -> str:
-        """Return what is now, for programs."""
-        figures = {each.name: asdict(each.history.newest) for each in self._services}
+        """Return what is now, for programs: under a service's name its first replica."""
+        services = [each.service for each in self._watched]
+        firsts = {each.name: asdict(each.now[0]) for each in services}
+        fleet = {each.name: fleet_json(tuple(each.replicas), each.now) for each in services}
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        return json_text({"at": at, **figures})
+        return json_text({"at": at, **firsts, "fleet": fleet})
 
 
 class Display:
@@ -146,7 +169,11 @@ def main(
         bool, typer.Option("--json", help="print one JSON object a line for each look")
     ] = False,
 ) -> None:
-    """Watch the metrics of a gateway and a recogniser, live."""
+    """Watch the metrics of gateways and recognisers, live.
+
+    A host name with several addresses is a service with several replicas: a line for each, and
+    one for their sum.
+    """
     display = Display(as_json=as_json, once=once)
     with display.shown:
         code = asyncio.run(watch(Top(gateway, asr), display, interval, once=once))

@@ -67,6 +67,7 @@ class Gateway:
 
     state: State
     sessions_live: float | None
+    sessions_limit: float | None
     sessions_per_second: Mapping[str, float] | None
     refusals_per_second: Mapping[str, float] | None
     audio_seconds_per_second: float | None
@@ -146,6 +147,7 @@ def gateway(over: Interval) -> Gateway:
     return Gateway(
         state=_state(over, name("info")),
         sessions_live=over.value(name("sessions_live")),
+        sessions_limit=over.value(name("sessions_limit")),
         sessions_per_second=over.rates(name("sessions_total"), "outcome"),
         refusals_per_second=over.rates(name("refusals_total"), "code"),
         audio_seconds_per_second=over.rate(name("stored_audio_seconds_total")),
@@ -193,6 +195,7 @@ def _process(over: Interval, lag: str) -> Process:
 
 
 Figures = Gateway | Recogniser
+Measure = Callable[[Interval], Figures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +209,7 @@ class Moment:
 class History:
     """One service in the course of a minute; `measure` is `gateway` or `recogniser`."""
 
-    def __init__(self, measure: Callable[[Interval], Figures]) -> None:
+    def __init__(self, measure: Measure) -> None:
         self._measure = measure
         self._looks: deque[Look] = deque()
         self.moments: deque[Moment] = deque()

@@ -42,9 +42,9 @@ def lines(now: Gateway | Recogniser) -> tuple[Line, ...]:
 
 def _of_gateway(now: Gateway) -> tuple[Line, ...]:
     audio = f"{_audio(now.audio_seconds_per_second)}, {_bytes(now.audio_bytes_per_second)}/s"
-    queue = f"{_number(now.producer_queued_records)} records, {_bytes(now.producer_queued_bytes)}"
+    queue = f"{number(now.producer_queued_records)} records, {_bytes(now.producer_queued_bytes)}"
     return (
-        Line("sessions live", _number(now.sessions_live), now.sessions_live),
+        Line("sessions live", sessions(now.sessions_live, now.sessions_limit), now.sessions_live),
         _rates("ended", now.sessions_per_second),
         _rates("refused", now.refusals_per_second, bad=bool(now.refusals_per_second)),
         Line("audio stored", audio, now.audio_seconds_per_second),
@@ -56,7 +56,7 @@ def _of_gateway(now: Gateway) -> tuple[Line, ...]:
 
 def _of_recogniser(now: Recogniser) -> tuple[Line, ...]:
     waiting = (
-        f"{_number(now.consumer_lag_records)} not read, {_number(now.utterances_in_hand)} in hand"
+        f"{number(now.consumer_lag_records)} not read, {number(now.utterances_in_hand)} in hand"
     )
     factor = now.real_time_factor
     return (
@@ -68,11 +68,16 @@ def _of_recogniser(now: Recogniser) -> tuple[Line, ...]:
         _in_all("dead letters", now.dead_letters, now.dead_letters_per_second),
         Line(
             "workers replaced",
-            f"{_number(now.workers_replaced)} in all",
+            f"{number(now.workers_replaced)} in all",
             now.workers_replaced_per_second,
             bool(now.workers_replaced_per_second),
         ),
     )
+
+
+def sessions(live: float | None, limit: float | None) -> str:
+    """Write how many sessions there are, and may be. An older gateway does not tell the latter."""
+    return number(live) if limit is None else f"{number(live)} of {number(limit)}"
 
 
 def _of_process(now: Process) -> tuple[Line, ...]:
@@ -81,18 +86,18 @@ def _of_process(now: Process) -> tuple[Line, ...]:
     return _times("loop lag", now.loop_lag_seconds), Line("process", used, now.cpu_cores)
 
 
-def _rates(title: str, rates: Mapping[str, float] | None, *, bad: bool = False) -> Line:
-    if rates is None:
+def _rates(title: str, known: Mapping[str, float] | None, *, bad: bool = False) -> Line:
+    if known is None:
         return Line(title, NOT_KNOWN, None)
-    largest_first = sorted(rates.items(), key=lambda item: -item[1])
-    text = ", ".join(f"{printable(label)} {_number(rate)}/s" for label, rate in largest_first)
-    return Line(title, text or "0/s", sum(rates.values()), bad)
+    largest_first = sorted(known.items(), key=lambda item: -item[1])
+    text = ", ".join(f"{printable(label)} {number(rate)}/s" for label, rate in largest_first)
+    return Line(title, text or "0/s", sum(known.values()), bad)
 
 
-def _in_all(title: str, total: float | None, rates: Mapping[str, float] | None) -> Line:
-    line = _rates(title, rates, bad=bool(rates))
-    now = f", {line.text}" if rates else ""
-    return Line(title, f"{_number(total)} in all{now}", line.bar, line.bad)
+def _in_all(title: str, total: float | None, known: Mapping[str, float] | None) -> Line:
+    line = _rates(title, known, bad=bool(known))
+    now = f", {line.text}" if known else ""
+    return Line(title, f"{number(total)} in all{now}", line.bar, line.bad)
 
 
 def _times(title: str, seconds: Quantiles | None) -> Line:
@@ -107,14 +112,14 @@ def _quantiles(found: Quantiles | None) -> str:
 
 
 def _audio(seconds_per_second: float | None) -> str:
-    return f"{_number(seconds_per_second)} s a second"
+    return f"{number(seconds_per_second)} s a second"
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Write a number with what matters of it: 0, 0.04, 2.5, 1234."""
     if value is None:
         return NOT_KNOWN

@@ -5,7 +5,9 @@ Used by `top.command`. A service that does not answer is something to show, not 
 
 import asyncio
 import json
+import socket
 import time
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
@@ -13,6 +15,30 @@ from speech_tools.operations.fetch import metrics, readiness
 from speech_tools.top.figures import Look
 
 _SECONDS = 2.0
+MAX_REPLICAS = 100
+"""Of a name; more are not looked at."""
+
+
+async def replicas(ops_url: str) -> tuple[str, ...]:
+    """Return a URL for each address that the name in `ops_url` has; itself where it has one.
+
+    A name with several IPv4 addresses is a service with several replicas, as compose and headless
+    services of Kubernetes have it. A name that cannot be looked up stays what it is.
+    """
+    parts = urlsplit(ops_url)
+    try:
+        async with asyncio.timeout(_SECONDS):
+            found = await asyncio.get_running_loop().getaddrinfo(
+                parts.hostname, parts.port, family=socket.AF_INET, type=socket.SOCK_STREAM
+            )
+    except (OSError, TimeoutError, UnicodeError):
+        return (ops_url,)
+    addresses = sorted({str(address) for *_, (address, *_) in found}, key=socket.inet_aton)
+    if len(addresses) == 1:
+        return (ops_url,)
+    port = f":{parts.port}" if parts.port else ""
+    each = (f"{address}{port}" for address in addresses[:MAX_REPLICAS])
+    return tuple(urlunsplit(parts._replace(netloc=netloc)) for netloc in each)
 
 
 async def look(session: aiohttp.ClientSession, ops_url: str) -> Look:

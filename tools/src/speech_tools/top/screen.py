@@ -3,17 +3,19 @@
 Pure. A frame fits into 80 columns and 24 lines, and can be read without colours.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import urlsplit
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from speech_tools.terminal import printable
-from speech_tools.top.figures import HISTORY_SECONDS, WINDOW_SECONDS, History, State
-from speech_tools.top.lines import lines
+from speech_tools.top.figures import HISTORY_SECONDS, WINDOW_SECONDS, Figures, History
+from speech_tools.top.fleet import condition, fleet_line, replica_line
+from speech_tools.top.lines import Line, lines
 
 BARS = "▁▂▃▄▅▆▇█"
 ASCII_BARS = "_.-~=+*#"
@@ -23,11 +25,22 @@ TITLE_WIDTH = 16
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service as it is drawn."""
+    """A service as it is drawn.
+
+    Attributes:
+        name: what it is.
+        url: of its operations port, as it was asked for.
+        replicas: each by the URL that it was found under; at least one.
+    """
 
     name: str
     url: str
-    history: History
+    replicas: Mapping[str, History]
+
+    @property
+    def now(self) -> tuple[Figures, ...]:
+        """What each replica does now."""
+        return tuple(each.newest for each in self.replicas.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +58,7 @@ class Frame:
         yield head
         for service in self.services:
             yield _head(service)
-            yield _rows(service.history, bars)
+            yield _fleet(service, bars) if len(service.replicas) > 1 else _rows(service, bars)
 
 
 def _table() -> Table:
@@ -57,30 +70,40 @@ def _table() -> Table:
 
 
 def _head(service: Service) -> Text:
-    state = service.history.newest.state
-    parts = (service.name, service.url, state.version, condition(state))
-    text = Text("\n" + "  ".join(printable(part) for part in parts if part))
-    text.stylize("bold" if state.ready else "bold red")
+    states = [each.state for each in service.now]
+    ready = sum(bool(state.ready) for state in states)
+    state = states[0]
+    known = (state.version, condition(state)) if len(states) == 1 else (f"{ready} ready",)
+    text = Text(
+        "\n" + "  ".join(printable(part) for part in (service.name, service.url, *known) if part)
+    )
+    text.stylize("bold" if ready == len(states) else "bold red")
     return text
 
 
-def condition(state: State) -> str:
-    """Say whether a service is there and ready, and why not."""
-    if state.problem:
-        return state.problem
-    if state.ready:
-        return "ready"
-    reasons = ", ".join(f"{of} {reason}" for of, reason in state.reasons.items())
-    return f"not ready: {reasons}"
-
-
-def _rows(history: History, bars: str) -> Table:
+def _rows(service: Service, bars: str) -> Table:
+    (history,) = service.replicas.values()
     table = _table()
     minute = [(moment.at, lines(moment.figures)) for moment in history.moments]
     for row, now in enumerate(lines(history.newest)):
-        bar = spark(((at, then[row].bar) for at, then in minute), bars)
-        table.add_row(now.title, Text(now.text), Text(bar), style="red" if now.bad else "")
+        _add(table, now, spark(((at, then[row].bar) for at, then in minute), bars))
     return table
+
+
+def _fleet(service: Service, bars: str) -> Table:
+    """Return a row for all replicas together, and one for each."""
+    table = _table()
+    _add(table, fleet_line(service.now), "")
+    for url, history in service.replicas.items():
+        address = urlsplit(url).hostname or url
+        minute = ((each.at, replica_line(address, each.figures).bar) for each in history.moments)
+        _add(table, replica_line(address, history.newest), spark(minute, bars))
+    return table
+
+
+def _add(table: Table, line: Line, bar: str) -> None:
+    style = "red" if line.bad else ""
+    table.add_row(printable(line.title), Text(printable(line.text)), Text(bar), style=style)
 
 
 def spark(values: Iterable[tuple[float, float | None]], bars: str = BARS) -> str:
