@@ -11,7 +11,9 @@ from speech_gateway import __version__
 from support import checkout
 from support.checkout import ROOT, RUN_SECONDS, Checkout
 
-REPETITION = re.compile(r"""(?<!\w)(?:__version__|VERSION|  version)(?: = |: |[=:]-?)"?(\d+\.\d+[\w.-]*)""")
+REPETITION = re.compile(
+    r"""(?<!\w)(?:__version__|VERSION|  version)(?: = |: |[=:]-?)"?(\d+\.\d+[\w.-]*)"""
+)
 CANDIDATES = frozenset({".py", ".yml", ".yaml", ".toml", ".example", ".sh", ""})
 LOCK = "services/gateway/requirements.lock"
 
