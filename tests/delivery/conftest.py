@@ -4,15 +4,12 @@ What the producer and the gateway say of a record is compared with Kafka's log, 
 between; containers are removed in the end.
 """
 
-import asyncio
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import docker
 import pytest
@@ -37,13 +34,13 @@ from speech_lib.testing.registry_server import RegistryServer
 from speech_tools import stack
 from support import compose, whole_topic
 from support.ports import free_ports
+from support.proxy import Proxy
 from support.waiting import until
 
 ADMIN_SECONDS = 20.0
 TEST_SECONDS = 300
 USER, PASSWORD = "gateway", "not-a-secret"
 Right = tuple[ResourceType, str, AclOperation]
-Fault = Literal["none", "lose answers", "break on answer", "keep requests", "refuse"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,79 +50,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(TEST_SECONDS))
-
-
-class Proxy:
-    """Stands between clients and a broker, on a thread of its own, and does one harm at a time.
-
-    Attributes:
-        fault: What it does, to connections that are open too: "lose answers" and "keep requests"
-            let one direction through, "break on answer" breaks a connection where the broker
-            answers, "refuse" one that is new or used.
-        port: Where it listens.
-    """
-
-    def __init__(self, target: int) -> None:
-        self.fault: Fault = "none"
-        self._target = target
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        serving = asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result(5)
-        self.port: int = self._server.sockets[0].getsockname()[1]
-
-    def break_all(self) -> None:
-        """Break every connection."""
-        self._loop.call_soon_threadsafe(self._break_all)
-
-    def close(self) -> None:
-        """Break everything and end the thread."""
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    async def _close(self) -> None:
-        self._server.close()
-        self._break_all()
-        if others := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(others, timeout=5)
-
-    def _break_all(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.fault == "refuse":
-            writer.transport.abort()
-            return
-        broker_reader, broker_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        both = {writer, broker_writer}
-        self._writers |= both
-        try:
-            async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(reader, broker_writer, "keep requests"))
-                pumps.create_task(self._pump(broker_reader, writer, "lose answers"))
-        except* ConnectionError:
-            pass
-        finally:
-            self._writers -= both
-            for each in both:
-                each.transport.abort()
-
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, held_by: Fault
-    ) -> None:
-        while data := await reader.read(65_536):
-            if self.fault == "refuse":
-                break
-            if self.fault == "break on answer" and held_by == "lose answers":
-                break
-            if self.fault != held_by:
-                writer.write(data)
-        raise ConnectionResetError  # ends the other direction too
 
 
 @dataclass(frozen=True)

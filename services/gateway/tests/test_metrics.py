@@ -78,6 +78,7 @@ def test_every_way_to_end_is_there_before_it_happens():
         *((end, outcome) for end in (*kept, "audio_too_long") for outcome in stored),
         *((end, end) for end in (*kept[1:], *lost)),
         ("disconnect", "discarded"),
+        ("idle_timeout", "discarded"),
     }
     refusals = samples(metrics, "speech_gateway_refusals_total")
     assert {each.labels["code"] for each in refusals} == {each.value.code for each in Refusal}

@@ -128,6 +128,7 @@ RULES = {
     Ending.DONE: ("done", 1000, True, False),
     Ending.DISCONNECT: ("disconnect", 1000, True, False),
     Ending.DISCARDED: ("disconnect", 1000, False, False),
+    Ending.SILENCED: ("idle_timeout", 1001, False, True),
     Ending.IDLE_TIMEOUT: ("idle_timeout", 1001, True, True),
     Ending.SESSION_EXPIRED: ("session_expired", 1008, True, True),
     Ending.SHUTTING_DOWN: ("shutting_down", 1001, True, True),

@@ -170,7 +170,23 @@ def test_a_broken_connection_stores_nothing_where_asked() -> None:
     )
 
 
-@pytest.mark.parametrize("end", ["done", "idle", "expired", "drained"])
+def test_a_silent_connection_stores_nothing_where_asked() -> None:
+    """A network that swallows looks like this; a client that is still there may say it again."""
+    silent = session(discards=True)
+    silent.receive_audio(PCM, 1.0)
+    reply, close = silent.tick(11.0)
+    assert isinstance(reply, Reply)
+    assert isinstance(reply.message, Failed)
+    assert (reply.message.code, reply.message.stored, reply.message.retryable) == (
+        "idle_timeout",
+        "no",
+        True,
+    )
+    assert close == Close(1001, "idle_timeout")
+    assert (silent.ending, silent.outcome) == (Ending.SILENCED, "discarded")
+
+
+@pytest.mark.parametrize("end", ["done", "expired", "drained"])
 def test_every_other_ending_stores_all_the_same(end: str) -> None:
     """`on_disconnect` is about the connection alone."""
     speaking = session(discards=True)
@@ -178,8 +194,7 @@ def test_every_other_ending_stores_all_the_same(end: str) -> None:
     speaking.drain(1.0, 5.0) if end == "drained" else None
     ends = {
         "done": lambda: speaking.receive_text(DONE, 2.0),
-        "idle": lambda: speaking.tick(11.0),
-        "expired": lambda: speaking.tick(60.0),
+        "expired": lambda: speaking.receive_audio(PCM, 55.0) or speaking.tick(60.0),
         "drained": lambda: speaking.tick(5.0),
     }
     assert isinstance(ends[end]()[0], Publish)

@@ -67,6 +67,7 @@ class Ending(Enum):
     SESSION_EXPIRED = Rule("session_expired", 1008, True, True, "the session lasted too long")
     SHUTTING_DOWN = Rule("shutting_down", 1001, True, True, "the gateway is stopping")
     DISCARDED = Rule("disconnect", 1000, False, False, "the connection closed or broke")
+    SILENCED = Rule("idle_timeout", 1001, False, True, "no audio arrived in time")
     AUDIO_TOO_LONG = Rule(
         "audio_too_long", 1009, False, False, "the utterance is longer than the gateway takes"
     )
@@ -97,6 +98,16 @@ class Ending(Enum):
     )
     EMPTY_AUDIO = Rule("empty_audio", 1008, False, False, "the utterance holds no audio")
     INTERNAL_ERROR = Rule("internal_error", 1011, False, False, "internal error")
+
+
+DISCARDING = {
+    Ending.DISCONNECT: Ending.DISCARDED,
+    Ending.IDLE_TIMEOUT: Ending.SILENCED,
+}
+"""How it ends instead where the client has asked for `on_disconnect=discard`.
+
+Of a network that swallows everything the gateway sees nothing but silence.
+"""
 
 
 class Failure(Enum):

@@ -17,7 +17,7 @@ from speech_lib.kafka.producer import Queued
 from speech_lib.telemetry.process_metrics import process_metrics
 
 from speech_gateway import __version__
-from speech_gateway.errors import Ending, Failure, NoText, Stored
+from speech_gateway.errors import DISCARDING, Ending, Failure, NoText, Stored
 from speech_gateway.handshake import Refusal
 from speech_gateway.session import DISCARDED
 from speech_gateway.text_wait import LEFT, RECOGNIZED
@@ -150,7 +150,7 @@ def possible_ends() -> Iterator[tuple[str, str]]:
         if ending.value.keeps_audio:
             yield code, ACCEPTED
             yield from ((code, failure.value.code) for failure in Failure)
-        if ending is Ending.DISCARDED:
+        if ending in DISCARDING.values():
             yield code, DISCARDED
         elif ending not in _NEVER_WITHOUT_AUDIO:
             yield code, code

@@ -21,7 +21,7 @@ from typing import Literal
 
 from speech_gateway import wav
 from speech_gateway.actions import Actions, Close, Publish, Reply
-from speech_gateway.errors import Ending, Failure, InvalidMessage, NoText, Rule, Stored
+from speech_gateway.errors import DISCARDING, Ending, Failure, InvalidMessage, NoText, Rule, Stored
 from speech_gateway.messages import (
     Accepted,
     Connected,
@@ -117,7 +117,7 @@ class Session:
             return "accepted"
         if self.failure:
             return self.failure.value.code
-        if self.ending is Ending.DISCARDED:
+        if self.ending in DISCARDING.values():
             return DISCARDED
         return self.ending.value.code if self.ending else "unfinished"
 
@@ -265,8 +265,8 @@ class Session:
 
     def _judge(self, ending: Ending) -> Ending:
         """Return `ending`, or the error in its place where the audio is not fit to keep."""
-        if ending is Ending.DISCONNECT and self._wanted.discards and self._buffer:
-            return Ending.DISCARDED
+        if self._wanted.discards and self._buffer and ending in DISCARDING:
+            return DISCARDING[ending]
         if not ending.value.keeps_audio:
             return ending
         if len(self._buffer) < wav.CONTAINER_HEAD_BYTES and self._holds_container():
