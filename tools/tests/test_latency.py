@@ -42,7 +42,7 @@ def test_the_first_of_several_texts_counts():
         tracing.Hop("fetched", 105),
         tracing.Hop("text stored", 109),
     )
-    trace = tracing.Trace("id", "done", hops, (), None, None)
+    trace = tracing.Trace("id", "done", None, hops, (), None, None)
     assert traced(trace) == {"fetched": 5, "text stored": 9}
 
 

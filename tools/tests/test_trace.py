@@ -40,6 +40,7 @@ def test_every_hop_of_a_recognised_utterance_is_told(writer: Writer):
     assert json.loads(done.stdout) == {
         "correlation_id": writer.id,
         "ended_by": "done",
+        "client_ref": None,
         "hops": [
             hop("handshake", 0, None),
             hop("first audio", 100, 100),
@@ -53,6 +54,20 @@ def test_every_hop_of_a_recognised_utterance_is_told(writer: Writer):
         "refusal": None,
         "missing": None,
     }
+
+
+def test_the_name_that_its_client_gave_it_is_told(writer: Writer):
+    """So the attempts to say one thing are known by it; a name that no client may have is not."""
+    writer.audio(client_ref="note-17")
+    done = writer.trace("--json")
+    assert json.loads(done.stdout)["client_ref"] == "note-17"
+    assert writer.trace().stdout.splitlines()[1] == "2023-11-14, ended by done, client_ref note-17"
+
+
+def test_a_name_that_no_client_may_have_is_not_told(writer: Writer):
+    """Whoever writes to the topic may put in anything."""
+    writer.audio(client_ref="\x1b[2J")
+    assert json.loads(writer.trace("--json").stdout)["client_ref"] is None
 
 
 def test_people_get_a_table(writer: Writer):

@@ -17,6 +17,7 @@ from support.trace_record import AUDIO, ID, START_MS
 RECOGNISED = Trace(
     correlation_id=ID,
     ended_by="done",
+    client_ref=None,
     hops=(
         Hop("handshake", START_MS),
         Hop("first audio", START_MS + 100, None, 100),

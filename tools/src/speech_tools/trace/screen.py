@@ -69,7 +69,8 @@ class Screen:
         say = self._console.say
         say(f"utterance {found.correlation_id}")
         ending = f", ended by {found.ended_by}" if found.ended_by else ""
-        say(f"{_day(found)}{ending}")
+        name = f", client_ref {found.client_ref}" if found.client_ref else ""
+        say(f"{_day(found)}{ending}{name}")
         self._console.print(self._hops(found))
         if _slowest(found):
             say("* the longest wait after the end of audio")

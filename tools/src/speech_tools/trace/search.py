@@ -30,6 +30,8 @@ SMALL_BLOCK = 500
 LARGE_BLOCK = 16
 FOREIGN = 20
 """How many of the newest utterances of a partition are looked at that the key does not point to."""
+FOREIGN_OUTCOMES = 100
+"""The same of texts and dead letters, which are small."""
 GROWTH = 4
 _TOLD_PLACES = (
     (headers.DLQ_PARTITION, headers.DLQ_OFFSET),
@@ -159,10 +161,10 @@ class _Search:
         yield replace(span, begin=newest)
 
     def _outcome_elsewhere(self) -> Found:
-        """Return what other partitions of the small topics have."""
+        """Return what other partitions of the small topics have, in their newest records."""
         return self._read(
             *(
-                self._recent(self._reader.whole(topic, partition))
+                self._newest_of(self._reader.whole(topic, partition), FOREIGN_OUTCOMES)
                 for topic in (self._topics.text, self._topics.dead_letter)
                 for partition in range(self._counts[topic])
                 if partition != self._likely[topic]
@@ -225,9 +227,13 @@ class _Search:
     def _not_done(self, span: Span) -> Span:
         """Return what the recogniser has not done; of much, and unasked for, the newest alone."""
         begin = max(span.begin, self._next.get(span.partition, span.begin))
-        if self._since_ms is None:
-            begin = max(begin, span.end - FOREIGN)
-        return replace(span, begin=begin)
+        return self._newest_of(replace(span, begin=begin), FOREIGN)
+
+    def _newest_of(self, span: Span, count: int) -> Span:
+        """Return the newest records of a span, or as far back as was asked for."""
+        if self._since_ms is not None:
+            return self._recent(span)
+        return replace(span, begin=max(span.begin, span.end - count))
 
     def _first_in(self, places: Iterator[Span]) -> Found:
         return next((found for place in places if (found := self._read(place))), [])

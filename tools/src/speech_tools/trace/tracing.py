@@ -114,6 +114,7 @@ class Trace:
     Attributes:
         correlation_id: Whose way.
         ended_by: How the utterance ended, where its record is there.
+        client_ref: The client's own name for what it said, the same on every attempt.
         hops: In order.
         results: The texts; more than one only where the utterance was put in more than once.
         refusal: Its dead letter.
@@ -122,6 +123,7 @@ class Trace:
 
     correlation_id: str
     ended_by: str | None
+    client_ref: str | None
     hops: tuple[Hop, ...]
     results: tuple[Result, ...]
     refusal: Refusal | None
@@ -162,6 +164,7 @@ def trace(
     return Trace(
         correlation_id=correlation_id,
         ended_by=audio.headers.get(headers.ENDED_BY) if audio else None,
+        client_ref=next(filter(None, map(headers.client_ref_of, records)), None),
         hops=tuple(_with_waits(hops)),
         results=tuple(_result(repeated, decode) for repeated in texts),
         refusal=refusal,
