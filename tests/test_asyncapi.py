@@ -49,6 +49,8 @@ def test_every_reference_leads_somewhere():
     assert [each for each in references(document()) if not resolved(each)] == []
 
 
+@pytest.mark.pipeline
+@pytest.mark.timeout(300)
 def test_the_official_parser_takes_it(tmp_path):
     """No error and no warning, with the Avro schemas and the bindings."""
     if shutil.which("npm") is None:
