@@ -17,9 +17,11 @@ import pytest
 from speech_gateway.handshake import Refusal
 from speech_gateway.messages import SUBPROTOCOL, Accepted, Connected
 from speech_gateway.testing import CONFIG, LIMITS, run_server, until
+from speech_lib.kafka.headers import is_client_ref
 from speech_lib.testing.pipeline import Pipeline
 from speech_tools import stack
 from support.documents import parse
+from support.topics import Topics
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
@@ -112,6 +114,21 @@ def test_client_gets_a_receipt_for_what_it_sent(documented_client: Run, gateway:
         len(SPEECH),
         sha256(SPEECH),
     )
+
+
+def test_client_shows_the_text_that_comes_back(
+    documented_client: Run, pipeline: Pipeline, topics: Topics, tmp_path: Path
+):
+    """With `results=text` the receipt has the text, and the records the client's name."""
+    with (
+        stack.gateway(pipeline, tmp_path, {**topics.names, "RESULTS": "on"}) as gateway,
+        stack.recogniser(pipeline, tmp_path, topics.names),
+    ):
+        done = documented_client(f"{gateway.url}?results=text", SAMPLE)
+    final = json.loads(done.stdout.splitlines()[0])
+    assert (final["status"], final["text"]) == ("accepted", "go forward ten meters")
+    record = topics.find("TOPIC_ASR_TEXT", final["correlation_id"])
+    assert is_client_ref(record.headers["client_ref"])
 
 
 def test_client_waits_for_a_place(documented_client: Run, gateway: stack.Gateway):
