@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ from speech_lib.kafka import headers
 from speech_lib.kafka.records import ReceivedRecord
 from speech_tools import stack
 from speech_tools.protocol import audio, client
-from speech_tools.protocol.client import StreamError, Wanted
+from speech_tools.protocol.client import Hooks, StreamError, Wanted
 from support import whole_topic
 from support.ledger import Entry
 from support.proxy import Fault, Proxy
@@ -28,7 +29,7 @@ UTTERANCES = 200
 SPOKEN_BYTES = 12_800
 CLIENTS = 8
 CUT_OFF = 2
-"""So many sessions at least must feel each cut."""
+"""So many receipts at least must be lost."""
 IDLE_SECONDS = "2"
 PATIENCE_SECONDS = 5.0
 PAUSE_SECONDS = 0.2
@@ -49,11 +50,13 @@ class Speakers:
         url: Of the gateway.
         attempts: How often each has been said.
         accepted: Whose receipt has come.
+        speaking: Who is in the middle of an utterance.
     """
 
     url: str
     attempts: Counter[str] = field(default_factory=Counter)
     accepted: set[str] = field(default_factory=set)
+    speaking: set[str] = field(default_factory=set)
 
     async def say_all(self, said: dict[str, bytes]) -> None:
         left = iter(said.items())
@@ -76,11 +79,18 @@ class Speakers:
         """Say it once, at the pace of speech."""
         self.attempts[name] += 1
         wanted = Wanted(client_ref=name, discard=True)
+
+        def progress(sent: int) -> None:
+            (self.speaking.add if sent < len(pcm) else self.speaking.discard)(name)
+
+        hooks = Hooks(progress=progress)
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                outcome = await client.stream(self.url, pcm, paced=True, wanted=wanted)
+                outcome = await client.stream(self.url, pcm, paced=True, wanted=wanted, hooks=hooks)
         except (StreamError, TimeoutError):
             return
+        finally:
+            self.speaking.discard(name)
         if outcome.final["status"] == "accepted":
             self.accepted.add(name)
 
@@ -134,33 +144,44 @@ def by_name(records: Sequence[ReceivedRecord]) -> dict[str, list[ReceivedRecord]
     return found
 
 
+def cut_twice(network: Network, speakers: Speakers, stored_now: Callable[[], int]) -> None:
+    """Lose receipts for a while, and later everything, each time while half of the clients speak.
+
+    The first cut lasts until some are stored that nobody is told of, the second one until the
+    gateway has given up a client in the middle of an utterance as idle.
+    """
+    given_up = partial(network.gateway.process.wait_for, event="session", ended_by="idle_timeout")
+
+    def wait_until_half_speak(accepted: int) -> None:
+        until(
+            lambda: len(speakers.accepted) > accepted and len(speakers.speaking) >= CLIENTS // 2,
+            seconds=CALM_SECONDS,
+            every=0.01,
+        )
+
+    wait_until_half_speak(UTTERANCES // 3)
+    with network.cut("lose answers"):
+        until(lambda: stored_now() >= len(speakers.accepted) + CUT_OFF, seconds=CALM_SECONDS)
+    wait_until_half_speak(2 * UTTERANCES // 3)
+    with network.cut("swallow"):
+        until(given_up, lambda line: line["messages"], seconds=CALM_SECONDS)
+
+
 def test_a_cut_network_loses_and_doubles_nothing(network, topics):
     """Cut twice among 200 utterances: each has its text, and counted by `client_ref` one.
 
-    At first receipts alone are lost, so that what is stored is said again. Later nothing goes
-    through, in the middle of utterances, until the gateway gives some up as idle. All that is
-    stored is whole.
+    What was stored without a receipt is said again. Of what the cut broke in the middle nothing is
+    stored: every record is whole.
     """
     kafka, said = topics.kafka, utterances()
     audio_topic, text_topic, dead_topic = topics.names.values()
     speakers = Speakers(network.url)
-
-    def cut_twice() -> None:
-        until(lambda: len(speakers.accepted) > UTTERANCES // 3, seconds=CALM_SECONDS)
-        with network.cut("lose answers"):
-            until(
-                lambda: whole_topic.count(kafka, audio_topic) >= len(speakers.accepted) + CUT_OFF,
-                seconds=CALM_SECONDS,
-            )
-        until(lambda: len(speakers.accepted) > 2 * UTTERANCES // 3, seconds=CALM_SECONDS)
-        with network.cut("swallow"):
-            for _ in range(CUT_OFF):
-                network.gateway.process.wait_for(event="session", ended_by="idle_timeout")
+    stored_now = partial(whole_topic.count, kafka, audio_topic)
 
     async def speak() -> None:
         async with asyncio.TaskGroup() as both:
             both.create_task(speakers.say_all(said))
-            both.create_task(asyncio.to_thread(cut_twice))
+            both.create_task(asyncio.to_thread(cut_twice, network, speakers, stored_now))
 
     asyncio.run(speak())
     stored = whole_topic.read(kafka, audio_topic)
