@@ -14,7 +14,7 @@ from speech_lib.kafka.producer import RecordProducer
 from speech_lib.kafka.records import Record
 from speech_tools import stack
 from speech_tools.protocol import audio
-from speech_tools.stream import app
+from speech_tools.stream.command import app
 from support import operations
 from support.invoke import invoke
 from support.ports import free_ports

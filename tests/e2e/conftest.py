@@ -162,9 +162,7 @@ def _accepted_id(speaker: "subprocess.Popen[str]") -> str:
     finally:
         speaker.kill()
     assert speaker.returncode == 0, said
-    frames = [json.loads(line).get("frame", {}) for line in said.splitlines()]
-    (accepted,) = [frame for frame in frames if frame.get("status") == "accepted"]
-    return accepted["correlation_id"]
+    return json.loads(said)["correlation_id"]
 
 
 @pytest.fixture(scope="session")

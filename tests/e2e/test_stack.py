@@ -8,7 +8,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from speech_tools.stream import app
+from speech_tools.stream.command import app
 from speech_tools.trace.tracing import HOPS
 from support.invoke import invoke
 

@@ -40,6 +40,39 @@ def test_other_rates_and_channels_are_converted(tmp_path: Path, rate: int, chann
     assert 0.48 * 32_768 < np.abs(samples).max() < 0.52 * 32_768
 
 
+@pytest.mark.parametrize(
+    ("name", "subtype"),
+    [("a.flac", "PCM_16"), ("a.ogg", "VORBIS"), ("a.opus", "OPUS"), ("a.mp3", "MPEG_LAYER_III")],
+)
+def test_the_usual_formats_are_read(tmp_path: Path, name: str, subtype: str):
+    """A tone of two seconds comes out again, whatever it was packed in."""
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(96_000) / 48_000)
+    kind = {"flac": "FLAC", "mp3": "MP3"}.get(name.partition(".")[2], "OGG")
+    soundfile.write(tmp_path / name, tone, 48_000, format=kind, subtype=subtype)
+    samples = np.frombuffer(audio.load(tmp_path / name).pcm, "<i2")
+    spectrum = np.abs(np.fft.rfft(samples[8_000:24_000]))
+    assert (int(spectrum.argmax()), len(samples)) == (440, pytest.approx(32_000, abs=2_400))
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("talk.webm", b"\x1a\x45\xdf\xa3"),
+        ("talk.m4a", b"\0\0\0\x20ftypM4A "),
+        ("talk.aac", b"\xff\xf1"),
+        ("talk", b"\0\0\0\x20ftypisom"),
+    ],
+)
+def test_what_only_ffmpeg_reads_is_refused_with_its_command(tmp_path: Path, name: str, head: bytes):
+    """By its name or its first bytes; nothing of it is taken for samples."""
+    path = tmp_path / name
+    path.write_bytes(head + bytes(range(256)) * 4)
+    with pytest.raises(audio.AudioError) as refusal:
+        audio.load(path)
+    command = f"ffmpeg -i {path} -f s16le -ac 1 -ar 16000 - | speech stream -"
+    assert str(refusal.value).endswith(command)
+
+
 def test_a_file_without_a_suffix_may_be_headerless(tmp_path: Path):
     """What has no header that is known is taken for PCM16."""
     (tmp_path / "speech").write_bytes(RAW.read_bytes())

@@ -17,7 +17,7 @@ from speech_tools.terminal import survive_ascii
 
 COMMANDS = {
     "demo": ("speech_tools.demo", "Run a whole pipeline here, and speak a recording into it."),
-    "stream": ("speech_tools.stream", "Send a recording to a gateway as a client does."),
+    "stream": ("speech_tools.stream.command", "Speak to a gateway until all of it is stored."),
     "trace": ("speech_tools.trace.command", "Show every hop of an utterance, and its text."),
     "top": ("speech_tools.top.command", "Watch the metrics of gateways and recognisers, live."),
     "load": ("speech_tools.load.command", "Let many clients speak at once, and report on it."),

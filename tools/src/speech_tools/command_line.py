@@ -24,6 +24,10 @@ DEFAULT_SERVERS = "localhost:29092"
 DEFAULT_REGISTRY = "http://localhost:8081"
 
 GatewayUrl = Annotated[str, typer.Option(envvar="GATEWAY_URL", help="the gateway")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(envvar="SPEECH_API_KEY", help="what an edge before the gateway asks for"),
+]
 Servers = Annotated[str, typer.Option(envvar="KAFKA_BOOTSTRAP_SERVERS", help="the Kafka brokers")]
 RegistryUrl = Annotated[str, typer.Option(envvar="SCHEMA_REGISTRY_URL", help="the schema registry")]
 

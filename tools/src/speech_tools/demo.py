@@ -76,7 +76,7 @@ def pipeline(
 
 def speak(url: str, recording: Recording) -> tuple[client.Outcome, int]:
     """Send the recording at the pace of speech. Return the outcome, and when it came."""
-    screen = Screen(as_json=False)
+    screen = Screen()
     screen.expect(recording)
     with screen.progress:
         wanted = client.Wanted(results=True)

@@ -1,11 +1,7 @@
-"""Show an utterance while it is sent: a progress bar for people, or one JSON object a line.
-
-Used by `speech stream` and `speech demo`.
-"""
+"""Show one utterance while it is sent. Used by `speech demo`."""
 
 import hashlib
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -17,10 +13,9 @@ from speech_tools.terminal import Terminal, json_text
 
 
 class Screen:
-    """Show frames and progress: for people, or one JSON object a line."""
+    """Show frames and progress."""
 
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
+    def __init__(self) -> None:
         self._started = time.monotonic()
         self._console = Terminal(soft_wrap=True)
         self.progress = Progress(
@@ -29,15 +24,14 @@ class Screen:
             TextColumn("{task.completed:.1f} / {task.total:.1f} s"),
             TimeElapsedColumn(),
             console=self._console,
-            disable=as_json or not self._console.is_terminal,
+            disable=not self._console.is_terminal,
         )
         self._task = self.progress.add_task("sending", total=None)
 
     def expect(self, recording: Recording) -> None:
         """Say what is going to be sent."""
         self.progress.update(self._task, total=recording.seconds)
-        if not self._as_json:
-            self._console.say(f"{recording.seconds:.1f} s of audio ({recording.origin})")
+        self._console.say(f"{recording.seconds:.1f} s of audio ({recording.origin})")
 
     def sent(self, count: int) -> None:
         """Move the progress bar to `count` bytes."""
@@ -45,25 +39,17 @@ class Screen:
 
     def frame(self, frame: dict[str, Any]) -> None:
         """Show a message as a client sees it."""
-        self._line({"frame": frame}, json_text(frame))
+        self._line(json_text(frame))
 
     def closed(self, outcome: Outcome) -> None:
         """Show the close frame and what was sent."""
-        close = {"code": outcome.close_code, "reason": outcome.close_reason}
         digest = hashlib.sha256(outcome.sent).hexdigest()
-        sent = {"audio_bytes": len(outcome.sent), "sha256": digest}
-        self._line({"close": close}, f"closed {outcome.close_code} {outcome.close_reason}")
-        self._line({"sent": sent}, f"sent {len(outcome.sent)} bytes, sha256 {digest}")
+        self._line(f"closed {outcome.close_code} {outcome.close_reason}")
+        self._line(f"sent {len(outcome.sent)} bytes, sha256 {digest}")
 
     def hooks(self) -> Hooks:
         """Return what to hand to `client.stream`."""
         return Hooks(frame=self.frame, progress=self.sent)
 
-    def _line(self, fields: dict[str, Any], text: str) -> None:
-        elapsed = time.monotonic() - self._started
-        if self._as_json:
-            at = datetime.now(UTC).isoformat(timespec="milliseconds")
-            told = {"at": at, "elapsed_ms": round(elapsed * 1000), **fields}
-            print(json_text(told), flush=True)
-        else:
-            self._console.say(f"{elapsed:7.3f} s  {text}")
+    def _line(self, text: str) -> None:
+        self._console.say(f"{time.monotonic() - self._started:7.3f} s  {text}")

@@ -1,11 +1,12 @@
 """Read a recording as what the gateway takes: PCM16 little-endian, 16 kHz, mono.
 
-Used by every command that speaks to a gateway. Whatever libsndfile reads is converted where it has
-to be. What already has the right form passes bit for bit.
+Used by every command that speaks to a gateway. Whatever libsndfile reads (WAV, FLAC, Ogg, MP3 …) is
+converted where it has to be. What already has the right form passes bit for bit.
 """
 
 import codecs
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,13 @@ import soxr
 from speech_lib.events import BYTES_PER_SECOND, SAMPLE_BYTES, SAMPLE_RATE_HZ
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
-"""A file is read whole. A larger one is a mistake: an utterance lasts under a minute."""
+"""A file is read whole. This is more than two hours of PCM16, and far more of MP3."""
+HEAD_BYTES = 12
+"""What tells a container."""
 
 _HEADERLESS_SUFFIXES = frozenset({".raw", ".pcm"})
 _AUDIO_SUFFIXES = frozenset(f".{name.lower()}" for name in soundfile.available_formats()) | {
-    ".m4a",
     ".opus",
-    ".webm",
 }
 _CONTAINER_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"OggS", b"fLaC", b"ID3", b"caff")
 _OTHER_MAGIC = (
@@ -33,7 +34,10 @@ _OTHER_MAGIC = (
     b"\x1f\x8b",
     b"\x7fELF",
 )
-_HEAD_BYTES = 4096
+_FOREIGN_SUFFIXES = frozenset({".aac", ".amr", ".m4a", ".mkv", ".mov", ".mp4", ".webm", ".wma"})
+_FOREIGN_MAGIC = (b"\x1a\x45\xdf\xa3", b"#!AMR", b"\x30\x26\xb2\x75")
+_BLOCK_FRAMES = 65_536
+_TEXT_BYTES = 4096
 _CHECKOUT = Path(__file__).parents[4]
 SAMPLES = (_CHECKOUT if (_CHECKOUT / "samples").is_dir() else Path()) / "samples"
 """Recorded speech to try with: in a checkout, or where the image of the tools is run."""
@@ -71,18 +75,57 @@ def load(path: Path) -> Recording:
         AudioError: if there is none in it.
     """
     data = _read(path)
-    if path.suffix.lower() not in _HEADERLESS_SUFFIXES or data.startswith(_CONTAINER_MAGIC):
-        try:
-            return _decode(data)
-        except soundfile.LibsndfileError:
-            if path.suffix.lower() in _AUDIO_SUFFIXES - _HEADERLESS_SUFFIXES:
-                raise AudioError(
-                    f"{path}: not audio that can be read; expected WAV, FLAC, Ogg or the like, "
-                    "or headerless PCM16 named .raw or .pcm"
-                ) from None
-        except AudioError as error:
-            raise AudioError(f"{path}: {error}") from None
-    return _headerless(path, data)
+    refuse_foreign(str(path), data, path.suffix.lower())
+    if path.suffix.lower() in _HEADERLESS_SUFFIXES and not is_container(data):
+        return _headerless(path, data)
+    try:
+        return _decode(data)
+    except soundfile.LibsndfileError:
+        if path.suffix.lower() in _AUDIO_SUFFIXES - _HEADERLESS_SUFFIXES:
+            raise AudioError(f"{path}: {_UNREADABLE}") from None
+        return _headerless(path, data)
+    except AudioError as error:
+        raise AudioError(f"{path}: {error}") from None
+
+
+_UNREADABLE = (
+    "not audio that can be read; expected WAV, FLAC, Ogg, MP3 or the like, "
+    "or headerless PCM16 named .raw or .pcm"
+)
+
+
+def decode(name: str, data: bytes) -> Recording:
+    """Read a recording that has a header.
+
+    Raises:
+        AudioError: if there is none in it.
+    """
+    try:
+        return _decode(data)
+    except soundfile.LibsndfileError:
+        raise AudioError(f"{name}: {_UNREADABLE}") from None
+    except AudioError as error:
+        raise AudioError(f"{name}: {error}") from None
+
+
+def is_container(head: bytes) -> bool:
+    """Tell whether what begins so has a header."""
+    return head.startswith(_CONTAINER_MAGIC)
+
+
+def refuse_foreign(name: str, head: bytes, suffix: str = "") -> None:
+    """Refuse what only other programs read, and name one.
+
+    Raises:
+        AudioError: It is WebM, M4A or the like.
+    """
+    foreign = head.startswith(_FOREIGN_MAGIC) or head[4:8] == b"ftyp"
+    if foreign or (suffix in _FOREIGN_SUFFIXES and not is_container(head)):
+        source = "FILE" if name == "-" else name
+        raise AudioError(
+            f"{name}: WebM, M4A and AAC are not read here; convert it: "
+            f"ffmpeg -i {source} -f s16le -ac 1 -ar 16000 - | speech stream -"
+        )
 
 
 def _read(path: Path) -> bytes:
@@ -112,7 +155,7 @@ def _decode(data: bytes) -> Recording:
         if as_it_is and file.subtype == "PCM_16":
             pcm = file.read(dtype="int16").astype("<i2").tobytes()
         else:
-            pcm = _convert(file.read(dtype="float32", always_2d=True), file.samplerate)
+            pcm = b"".join(_converted(file))
             origin += ", converted"
     if not pcm:
         raise AudioError("holds no audio")
@@ -123,15 +166,22 @@ def _channels(count: int) -> str:
     return {1: "mono", 2: "stereo"}.get(count, f"{count} channels")
 
 
-def _convert(samples: np.ndarray, rate_hz: int) -> bytes:
-    """Mix the channels (the columns) and resample to 16 kHz."""
-    mono = soxr.resample(np.nan_to_num(samples).mean(axis=1), rate_hz, SAMPLE_RATE_HZ)
-    pcm: bytes = (mono * 32_768).round().clip(-32_768, 32_767).astype("<i2").tobytes()
+def _converted(file: soundfile.SoundFile) -> Iterator[bytes]:
+    """Mix the channels and resample to 16 kHz, block by block: an MP3 may last for hours."""
+    resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE_HZ, 1, dtype="float32")
+    for block in file.blocks(_BLOCK_FRAMES, dtype="float32", always_2d=True):
+        mono = np.nan_to_num(block).mean(axis=1, dtype=np.float32)
+        yield _pcm(resampler.resample_chunk(mono))
+    yield _pcm(resampler.resample_chunk(np.empty(0, np.float32), last=True))
+
+
+def _pcm(samples: np.ndarray) -> bytes:
+    pcm: bytes = (samples * 32_768).round().clip(-32_768, 32_767).astype("<i2").tobytes()
     return pcm
 
 
 def _headerless(path: Path, data: bytes) -> Recording:
-    if data.startswith(_OTHER_MAGIC + _CONTAINER_MAGIC) or _is_text(data[:_HEAD_BYTES]):
+    if data.startswith(_OTHER_MAGIC + _CONTAINER_MAGIC) or _is_text(data[:_TEXT_BYTES]):
         raise AudioError(f"{path}: not audio; expected WAV or headerless PCM16")
     if len(data) % SAMPLE_BYTES:
         raise AudioError(

@@ -10,7 +10,6 @@ import contextlib
 import json
 from collections.abc import Iterator
 
-from speech_lib.events import BYTES_PER_SECOND
 from websockets.exceptions import ConnectionClosed
 
 from speech_tools.protocol import messages
@@ -32,6 +31,7 @@ from speech_tools.protocol.errors import (
 from speech_tools.protocol.messages import SUBPROTOCOL, AnswerError, Answers, Frame, Limits
 from speech_tools.protocol.outcome import NOTHING_MORE, Hooks, Outcome, Wanted
 from speech_tools.protocol.pace import Pace
+from speech_tools.protocol.speech import Speech, Whole
 
 __all__ = [
     "SUBPROTOCOL",
@@ -63,7 +63,7 @@ MAX_MESSAGES = 100
 
 async def stream(
     url: str,
-    pcm: bytes,
+    speech: bytes | Speech,
     *,
     paced: bool,
     live: bool = False,
@@ -71,30 +71,27 @@ async def stream(
     source: str | None = None,
     hooks: Hooks | None = None,
 ) -> Outcome:
-    """Send one utterance and return how it ended.
-
-    Safe to cancel: the connection is closed, and the gateway stores what it has received.
+    """Send one utterance and return how it ended. Safe to cancel: the connection is closed.
 
     Args:
         url: of the gateway, `ws://HOST:PORT/ws/audio`.
-        pcm: the samples, as `audio.load` returns them.
+        speech: the samples, as `audio.load` returns them, or what has them in time.
         paced: at the pace of speech; otherwise as fast as the greeting's limits permit.
         live: keep the pace of speech also while the gateway drains, as a microphone has to.
-        wanted: what to ask for in the query.
-        source: address of this machine to connect from; nothing for whatever the system chooses.
+        wanted: what to ask for.
+        source: address of this machine to connect from, or any.
         hooks: what to call on the way.
 
     Raises:
         StreamError: if there is no final message; its kind says why.
     """
     checked = check_url(url, wanted.query())
-    connection = await open_connection(checked, source)
+    connection = await open_connection(checked, source, wanted.headers())
+    whole = Whole(speech) if isinstance(speech, bytes) else speech
+    utterance = _Utterance(connection, whole, hooks or Hooks(), live=live, results=wanted.results)
     try:
         async with connection:
             try:
-                utterance = _Utterance(
-                    connection, pcm, hooks or Hooks(), live=live, results=wanted.results
-                )
                 return await utterance.speak(paced=paced)
             except NotAGateway:
                 connection.transport.abort()  # it need not agree to the end
@@ -115,10 +112,11 @@ class _Utterance:
     """One connection from the greeting to the close."""
 
     def __init__(
-        self, connection: Connection, pcm: bytes, hooks: Hooks, *, live: bool, results: bool
+        self, connection: Connection, speech: Speech, hooks: Hooks, *, live: bool, results: bool
     ) -> None:
         self._connection = connection
-        self._pcm = pcm
+        self._speech = speech
+        self._spoken = b""
         self._hooks = hooks
         self._live = live
         self._sent = 0
@@ -130,7 +128,7 @@ class _Utterance:
     async def speak(self, *, paced: bool) -> Outcome:
         """Send everything while listening. The first final message ends it."""
         limits = await self._greeting()
-        self._check_length(limits, paced=paced)
+        self._speech.begin(limits, paced=paced)
         if not paced:
             self._hurry.set()
         listener = asyncio.create_task(self._listen())
@@ -156,7 +154,7 @@ class _Utterance:
         assert self._answers.receipt is not None  # noqa: S101 - the listener has ended well
         return Outcome(
             self._answers.receipt,
-            self._pcm[: self._sent],
+            self._spoken,
             self._complete,
             self._connection.close_code or 1006,
             self._connection.close_reason or "",
@@ -177,19 +175,6 @@ class _Utterance:
         self._hooks.frame(frame)
         return limits
 
-    def _check_length(self, limits: Limits, *, paced: bool) -> None:
-        longest, seconds = limits.max_audio_bytes, len(self._pcm) / BYTES_PER_SECOND
-        if len(self._pcm) > longest:
-            raise TooLong(
-                f"the recording lasts {seconds:.1f} s ({len(self._pcm)} bytes), "
-                f"the gateway takes {longest / BYTES_PER_SECOND:.1f} s ({longest} bytes)"
-            )
-        if paced and seconds >= limits.max_session_seconds:
-            raise TooLong(
-                f"the recording lasts {seconds:.1f} s and a session "
-                f"{limits.max_session_seconds:g} s: it cannot be sent at the pace of speech"
-            )
-
     async def _listen(self) -> None:
         """Return after the final message, or at the end of a connection with a receipt."""
         for _ in range(MAX_MESSAGES):
@@ -201,12 +186,19 @@ class _Utterance:
                 return  # it is stored, and the text is on the topic
             with _judged():
                 self._answers.take(frame)
+            if frame is self._answers.receipt:
+                self._spoken = self._speech.first(self._sent)
             self._hooks.frame(frame)
             if self._answers.complete:
                 return
-            if frame.get("status") == "draining" and not self._live:
-                self._hurry.set()  # a recording need not wait for its own sound
+            if frame.get("status") == "draining":
+                self._drain(frame)
         raise NotAGateway("what answers sends messages without end")
+
+    def _drain(self, frame: Frame) -> None:
+        self._speech.end_within(messages.drain_seconds(frame))
+        if not self._live:
+            self._hurry.set()  # a recording need not wait for its own sound
 
     async def _receive(self) -> Frame:
         try:
@@ -233,9 +225,9 @@ class _Utterance:
         """Send the samples, then `done`. End early where the gateway has ended it."""
         pace = Pace(limits)
         try:
-            while self._sent < len(self._pcm):
-                end = self._sent + pace.chunk_bytes(hurry=self._hurry.is_set())
-                chunk = self._pcm[self._sent : end]
+            while chunk := await self._speech.chunk(
+                self._sent, pace.chunk_bytes(hurry=self._hurry.is_set())
+            ):
                 await pace.wait(len(chunk), self._hurry)
                 await self._connection.send(chunk)
                 self._sent += len(chunk)

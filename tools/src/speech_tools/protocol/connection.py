@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -21,6 +21,8 @@ from speech_tools.protocol.messages import SUBPROTOCOL
 
 OPEN_TIMEOUT_SECONDS = 10.0
 CLOSE_TIMEOUT_SECONDS = 5.0
+PING_SECONDS = 10.0
+"""From ping to ping; a network that swallows everything is noticed 20 s after one."""
 MAX_PINGS = 1_000
 """The most pings of one connection. A gateway sends none. A proxy may send a few."""
 _SHOWN_CHARACTERS = 200
@@ -72,12 +74,26 @@ class _ConnectOnce(connect):
         return exc
 
 
-async def open_connection(url: str, source: str | None) -> Connection:
+def _options() -> dict[str, Any]:
+    return {
+        "compression": None,
+        "ping_interval": PING_SECONDS,
+        "open_timeout": OPEN_TIMEOUT_SECONDS,
+        "close_timeout": CLOSE_TIMEOUT_SECONDS,
+        "create_connection": Connection,
+        "proxy": None,  # the gateway is on a trusted network, not behind the way out
+    }
+
+
+async def open_connection(
+    url: str, source: str | None = None, headers: Mapping[str, str] | None = None
+) -> Connection:
     """Connect to a gateway; the caller closes what is returned.
 
     Args:
         url: as `check_url` returns it.
         source: address of this machine to connect from; nothing for whatever the system chooses.
+        headers: of the request, beside those of the protocol.
 
     Raises:
         StreamError: if there is no connection; its kind says why.
@@ -87,12 +103,9 @@ async def open_connection(url: str, source: str | None) -> Connection:
         opened = await _ConnectOnce(
             url,
             subprotocols=[SUBPROTOCOL],  # type: ignore[list-item] # a NewType of str
-            compression=None,
-            open_timeout=OPEN_TIMEOUT_SECONDS,
-            close_timeout=CLOSE_TIMEOUT_SECONDS,
-            create_connection=Connection,
+            additional_headers=headers,
             local_addr=(source, 0) if source else None,
-            proxy=None,  # the gateway is on a trusted network, not behind the way out
+            **_options(),
         )
         return cast("Connection", opened)
     except InvalidStatus as error:
@@ -112,8 +125,13 @@ async def open_connection(url: str, source: str | None) -> Connection:
 
 def _why(error: Exception) -> str:
     match error:
+        case ssl.SSLCertVerificationError():
+            return (
+                f"its certificate is not trusted: {error.verify_message}; "
+                "SSL_CERT_FILE=FILE trusts another authority"
+            )
         case ssl.SSLError():
-            return "it does not speak TLS, or its certificate is not trusted"
+            return "it does not speak TLS"
         case socket.gaierror() | UnicodeError():
             return "the host name is not known"
         case OSError(errno=int(number)):
@@ -127,4 +145,6 @@ def _refusal(error: InvalidStatus) -> Refused:
     response = error.response
     told = messages.refusal(bytes(response.body or b""))
     phrase = response.reason_phrase[:_SHOWN_CHARACTERS]
-    return Refused(response.status_code, *(told or (phrase, "")))
+    code, message = told or (phrase, "")
+    wait = messages.retry_after(response.headers.get("Retry-After"))
+    return Refused(response.status_code, code, message, wait)

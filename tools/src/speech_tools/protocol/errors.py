@@ -55,11 +55,15 @@ class Refused(StreamError):
     Attributes:
         status: the HTTP status.
         code: the gateway's name for it, or the status' own where a proxy refused.
+        message: the same for a person; empty where a proxy refused.
         retryable: whether the same request may succeed later.
+        retry_after: how many seconds the gateway asks to wait until then; 0 where it does not say.
     """
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, retry_after: float = 0.0) -> None:
         super().__init__(f"refused with HTTP {status} {code}: {message}".rstrip(": "))
         self.status = status
         self.code = code
+        self.message = message
+        self.retry_after = retry_after
         self.retryable = status == 429 or status >= 500  # noqa: PLR2004 - HTTP's own numbers

@@ -28,6 +28,7 @@ class Limits:
     max_chunk_bytes: int
     max_audio_bytes: int
     max_messages_per_second: int
+    idle_timeout_seconds: float
     max_session_seconds: float
     result_seconds: float = 0.0
     """Within which the text follows the receipt, where it was asked for."""
@@ -212,6 +213,12 @@ class Answers:
             self.result = frame
 
 
+def drain_seconds(frame: Frame) -> float:
+    """Return how long a gateway that is stopping still takes audio, or 0 where it does not say."""
+    milliseconds = frame.get("deadline_ms")
+    return milliseconds / 1_000 if _is_count(milliseconds) else 0.0  # type: ignore[operator]
+
+
 def _wrong(values: Mapping[str, object], rules: Mapping[str, Rule]) -> str | None:
     """Return the first field that breaks its rule."""
     return next((name for name, rule in rules.items() if not rule(values.get(name))), None)
@@ -227,3 +234,9 @@ def refusal(body: bytes) -> tuple[str, str] | None:
     if not isinstance(code, str) or not isinstance(message, str):
         return None
     return (code, message) if _is_text(code) and _is_text(message) else None
+
+
+def retry_after(value: str | None) -> float:
+    """Return the seconds that a refusal asks to wait; 0 where it does not say, or says a date."""
+    seconds = float(value) if value and value.isascii() and value.isdecimal() else 0.0
+    return min(seconds, MAX_SECONDS)

@@ -34,11 +34,16 @@ class Outcome:
     @property
     def receipt_matches(self) -> bool:
         """Whether the receipt is about the very samples that were sent, or the first of them."""
-        stored = self.sent[: self.final["audio_bytes"]]
-        return (len(stored), hashlib.sha256(stored).hexdigest()) == (
-            self.final["audio_bytes"],
-            self.final["sha256"],
-        )
+        return is_receipt_for(self.final, self.sent)
+
+
+def is_receipt_for(accepted: Frame, sent: bytes) -> bool:
+    """Tell whether a receipt is about the first samples of what was sent, and about some."""
+    stored = sent[: accepted["audio_bytes"]]
+    return (len(stored), hashlib.sha256(stored).hexdigest()) == (
+        accepted["audio_bytes"],
+        accepted["sha256"],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +55,18 @@ class Wanted:
         results: wait for the text, too.
         client_ref: the client's own name for what it says, the same on every attempt.
         discard: have the gateway store nothing where the connection breaks.
+        api_key: what an edge before the gateway asks for.
     """
 
     language: str | None = None
     results: bool = False
     client_ref: str | None = None
     discard: bool = False
+    api_key: str | None = field(default=None, repr=False)
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of the request."""
+        return {"X-API-Key": self.api_key} if self.api_key else {}
 
     def query(self) -> dict[str, str | None]:
         """Return the parameters of the URL."""

@@ -1,0 +1,1 @@
+"""`speech stream`: speak recordings, a pipe or a microphone to a gateway, until all is stored."""
