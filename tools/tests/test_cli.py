@@ -71,6 +71,7 @@ READS_TOPICS = {"confluent_kafka", "fastavro"}
 NEEDED = {
     "demo": SPEAKS | READS_TOPICS,
     "stream": SPEAKS,
+    "check": SPEAKS,
     "trace": READS_TOPICS,
     "top": {"aiohttp"},
     "load": SPEAKS | {"aiohttp"},
