@@ -10,8 +10,8 @@ from speech_tools.protocol.audio import AudioError
 
 INSTEAD = "arecord -q -t raw -f S16_LE -r 16000 -c 1 | speech stream -"
 NOT_INSTALLED = (
-    "--mic: needs the extra `mic` of speech-tools (in a checkout: uv pip install sounddevice); "
-    f"without it: {INSTEAD}"
+    "--mic: needs the extra `mic` of speech-tools (in a checkout: "
+    f"uv pip install --no-config sounddevice); without it: {INSTEAD}"
 )
 NO_PORTAUDIO = (
     "--mic: needs PortAudio: sudo apt install libportaudio2 (Debian, Ubuntu); "
