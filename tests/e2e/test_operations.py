@@ -60,7 +60,12 @@ def filled_in(command: Command, **more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def watched(production):
-    """Return the stack, started again as the runbook says, with its Prometheus."""
+    """Return the stack, started again as the runbook says, with its Prometheus.
+
+    The tools run on demand, so that `up --build` leaves an image of theirs that is older.
+    """
+    built = production.compose("build", "tools")
+    assert built.returncode == 0, built.stderr
     started = production.compose("--profile", "observability", "up", "--build", "--wait")
     assert started.returncode == 0, started.stderr
     return production
