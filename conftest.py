@@ -84,9 +84,10 @@ def tiny_en(model: Callable[[str], Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def topics(pipeline: Pipeline, make_topic: Callable[..., str]) -> Iterator[Topics]:
-    """Topics that only this module uses, under the variables that name them."""
+    """Topics and a group of recognisers that only this module uses, under their variables."""
     variables = ("TOPIC_AUDIO_INGRESS", "TOPIC_ASR_TEXT", "TOPIC_DEAD_LETTER")
-    topics = Topics(pipeline, {name: make_topic(name.lower()) for name in variables})
+    names = {name: make_topic(name.lower()) for name in variables}
+    topics = Topics(pipeline, {**names, "ASR_GROUP_ID": names["TOPIC_AUDIO_INGRESS"]})
     yield topics
     topics.registry.close()
 

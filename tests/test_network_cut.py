@@ -174,7 +174,7 @@ def test_a_cut_network_loses_and_doubles_nothing(network, topics):
     stored: every record is whole.
     """
     kafka, said = topics.kafka, utterances()
-    audio_topic, text_topic, dead_topic = topics.names.values()
+    audio_topic, text_topic, dead_topic, _ = topics.names.values()
     speakers = Speakers(network.url)
     stored_now = partial(whole_topic.count, kafka, audio_topic)
 

@@ -142,7 +142,7 @@ def any_time(pipeline, topics) -> None:
             incremental_operation=AlterConfigOpType.SET,
         )
         admin = AdminClient({"bootstrap.servers": pipeline.bootstrap_servers})
-        for name in topics.names.values():
+        for name in set(topics.names.values()):
             resource = ConfigResource("TOPIC", name, incremental_configs=[entry])
             (answer,) = admin.incremental_alter_configs([resource]).values()
             answer.result(ADMIN_SECONDS)

@@ -180,7 +180,7 @@ def test_the_attributes_say_what_was_done(running, utterance):
         running.send_audio: message(heard, "send", "speech-gateway"),
         running.process_audio: {
             **message(heard, "process", "speech-asr"),
-            "messaging.consumer.group.name": "asr-service",
+            "messaging.consumer.group.name": running.names["ASR_GROUP_ID"],
         },
         running.send_text: message(said, "send", "speech-asr"),
     }

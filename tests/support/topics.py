@@ -15,7 +15,11 @@ POLLS = 60
 
 
 class Topics:
-    """The topics of one test module, read from their beginning until a correlation id turns up."""
+    """The topics of one test module, read from their beginning until a correlation id turns up.
+
+    Attributes:
+        names: The variables that tell a service its topics, and its group of recognisers.
+    """
 
     def __init__(self, pipeline: Pipeline, names: Mapping[str, str]) -> None:
         self.names = names

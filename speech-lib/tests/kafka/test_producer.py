@@ -302,7 +302,10 @@ def test_a_broker_that_does_not_answer_is_told_in_time(cluster, state, stored):
 
 @pytest.mark.pipeline
 def test_a_record_that_waits_beside_one_that_was_sent_is_in_doubt(cluster):
-    """Nobody can tell which of them the statistics counted, so neither is called not stored."""
+    """What was sent is never called not stored, although the other one never left.
+
+    The other one is told apart only if statistics came in between.
+    """
 
     async def scenario():
         async with running(new_producer(cluster.bootstrap_servers, 1.5)) as producer:
@@ -314,8 +317,9 @@ def test_a_record_that_waits_beside_one_that_was_sent_is_in_doubt(cluster):
             sends.append(asyncio.ensure_future(producer.send(RECORD)))
             return await asyncio.gather(*sends, return_exceptions=True)
 
-    errors = asyncio.run(scenario())
-    assert [facts(error) for error in errors] == [("unknown", None, "_MSG_TIMED_OUT")] * 2
+    sent, waited = asyncio.run(scenario())
+    assert facts(sent) == ("unknown", None, "_MSG_TIMED_OUT")
+    assert facts(waited) in [(stored, None, "_MSG_TIMED_OUT") for stored in ("unknown", "no")]
 
 
 @pytest.mark.pipeline
