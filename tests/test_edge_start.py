@@ -40,6 +40,8 @@ GOOD = {
         ),
         ({"TRUSTED_PROXIES": ""}, NO_PROXY),
         ({"EDGE_HOST": "a.example }"}, "EDGE_HOST: expected one host name in lower case"),
+        ({"EDGE_PAGE": "yes"}, "EDGE_PAGE: expected on or off"),
+        ({"EDGE_PAGE": "on"}, "EDGE_PAGE: on needs RESULTS=on, for its texts"),
     ],
 )
 def test_a_wrong_variable_is_refused(wrong: dict[str, str], said: str):

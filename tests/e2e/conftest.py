@@ -8,10 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import docker
@@ -200,11 +201,21 @@ def production(docker_client, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="module")
 def bring_up(docker_client) -> Iterator[Callable[..., Stack]]:
-    """Return `bring_up(*services, published=(), **stack)`: a stack as long as the module lasts."""
+    """Return `bring_up(*services, published=(), settings={}, **stack)`, which returns a stack.
+
+    It lasts as long as the module. Settings may name a published port, such as `{EDGE_PORT}`.
+    """
     with ExitStack() as stacks:
 
-        def up(*services: str, published: tuple[str, ...] = (), **fields: Any) -> Stack:
-            stack = Stack(docker_client, ports=free_ports(published), **fields)
+        def up(
+            *services: str,
+            published: tuple[str, ...] = (),
+            settings: Mapping[str, str] = MappingProxyType({}),
+            **fields: Any,
+        ) -> Stack:
+            ports = free_ports(published)
+            named = {name: value.format(**ports) for name, value in settings.items()}
+            stack = Stack(docker_client, ports=ports, settings=named, **fields)
             return stacks.enter_context(compose.running(stack, *services))
 
         yield up

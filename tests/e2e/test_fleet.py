@@ -10,12 +10,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from packaging.version import Version
+from speech_gateway import wav
 from speech_lib.kafka.settings import KafkaSettings
+from speech_tools.protocol import audio
 from speech_tools.speakers import Tape
 from support import compose, whole_topic
+from support.browsing import browse
 from support.compose import some_prefix
 from support.fleet import Door, Speakers, live, replicas
 from support.ledger import Entry, Findings, audit
@@ -34,7 +38,9 @@ SETTINGS = {
     "COMPOSE_PROFILES": "edge",
     "EDGE_ADDRESS": "127.0.0.1",
     "EDGE_API_KEY": KEY,
-    "ORIGIN_ALLOWLIST": "none",
+    "EDGE_PAGE": "on",
+    "RESULTS": "on",
+    "ORIGIN_ALLOWLIST": "none,https://localhost:{EDGE_PORT}",
     "DRAIN_SECONDS": "65",
     "MAX_SESSION_SECONDS": str(SESSION_SECONDS),
     "DELIVERY_TIMEOUT_SECONDS": str(DELIVERY_SECONDS),
@@ -45,6 +51,7 @@ SETTINGS = {
     "ASR_ENGINE": "pocketsphinx",
     "ASR_WORKERS": "1",
 }
+SENTENCE = compose.ROOT / "samples" / "sense-and-sensibility-0870.wav"
 pytestmark = pytest.mark.anyio
 
 
@@ -162,6 +169,30 @@ async def test_everybody_gets_the_text_meanwhile(stack, door, change):
     assert speakers.texts == {"recognized": len(speakers.operations)}
     assert speakers.closes == {1000: len(speakers.operations)}
     assert told(speakers, utterances(stack)) == Findings()
+
+
+@pytest.mark.usefixtures("recognisers")
+def test_the_page_takes_a_key_and_speaks(stack, door, tmp_path):
+    """Without a key anybody gets the page, and nobody speaks; with one the text comes."""
+    steps = [("open", "/"), ("click", None), ("state", "error"), ("type", KEY), ("click", None)]
+    steps += [("heard_more", 4), ("click", None), ("state", ["done", "error"])]
+    somebody_who_speaks_on = tmp_path / "sound.wav"
+    somebody_who_speaks_on.write_bytes(wav.wrap(10 * audio.load(SENTENCE).pcm))
+    seen = browse(door.origin, steps, sound=str(somebody_who_speaks_on))
+    assert (seen.state, seen.message, seen.live) == ("done", "", 0)
+    assert seen.transcript
+    stored = {each.correlation_id: each for each in utterances(stack)}
+    joined = b"".join(stored[each].pcm for each in seen.receipts)
+    assert joined
+    assert seen.made.endswith(joined)
+
+
+def test_the_page_may_load_and_reach_its_own_origin_alone(door):
+    """Whatever is injected into it has nowhere to send the key."""
+    with urlopen(f"{door.origin}/?key", context=STRANGE_TRUST) as answer:  # noqa: S310 - https
+        headers = answer.headers
+    assert headers["Content-Security-Policy"].startswith("default-src 'self';")
+    assert (headers["X-Content-Type-Options"], headers["Server"]) == ("nosniff", None)
 
 
 async def test_each_replica_is_filled_and_then_the_gateway_says_so(stack, door):

@@ -65,6 +65,11 @@ class Door:
     key: str
     trust: ssl.SSLContext
 
+    @property
+    def origin(self) -> str:
+        """Where the edge has its page."""
+        return self.url.replace("wss:", "https:").removesuffix("/ws/audio")
+
     def open(self, query: str = "") -> connect:
         """Return a connection to be entered."""
         return connect(

@@ -12,6 +12,7 @@ if (scenario.sound) flags.push(`--use-file-for-fake-audio-capture=${scenario.sou
 flags.push(scenario.denied ? "--deny-permission-prompts" : "--use-fake-ui-for-media-stream");
 const browser = await chromium.launch({ executablePath: scenario.browser, args: flags });
 const context = await browser.newContext({
+  ignoreHTTPSErrors: true, // an edge that was just started has an authority of its own
   viewport: { width: scenario.width ?? 900, height: 900 },
   colorScheme: scenario.dark ? "dark" : "light",
   reducedMotion: scenario.still ? "reduce" : "no-preference",
@@ -64,6 +65,10 @@ const steps = {
   state: (wanted) => page.waitForFunction((all) => all.includes(document.querySelector("main").dataset.state), [wanted].flat(), { timeout: 90_000 }),
   receipts: (count) => page.waitForFunction((n) => document.querySelectorAll("#receipts li").length >= n, count, { timeout: 90_000 }),
   heard: (seconds) => page.waitForFunction((n) => globalThis.made.reduce((sum, each) => sum + each.length, 0) >= n, seconds * 16_000, { timeout: 90_000 }),
+  heard_more: async (seconds) => {
+    const before = await page.evaluate(() => globalThis.made.reduce((sum, each) => sum + each.length, 0));
+    await steps.heard(seconds + before / 16_000);
+  },
   say: (line) => console.log(JSON.stringify({ reached: line })),
   screenshot: (path) => page.screenshot({ path }),
   axe: async (name) => {

@@ -4,7 +4,9 @@ import io
 import re
 import signal
 import wave
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import jiwer
 import pytest
@@ -12,6 +14,7 @@ from speech_tools.protocol import audio
 from support import recordings
 from support.chromium import browser
 from support.ports import free_ports
+from support.proxy import Proxy
 from support.waiting import until
 from support.web_page import BROWSER, page_of
 from whisper_normalizer.english import EnglishTextNormalizer
@@ -104,6 +107,31 @@ def test_a_gateway_that_is_killed_loses_nothing(browse, start, recogniser, topic
     finally:
         again.__exit__(None, None, None)
     assert (seen.state, seen.message) == ("done", "")
+    assert on_the_topic(topics, seen.receipts) == seen.made
+
+
+def test_a_network_that_is_cut_loses_nothing(browse, start, recogniser, topics, sound):
+    """Nothing passes for a while, and then what was open is broken; all is on the topic once."""
+    with start(IDLE_TIMEOUT_SECONDS="2") as gateway:
+        given_up = partial(gateway.process.wait_for, event="session", ended_by="idle_timeout")
+        there = urlsplit(gateway.url)
+        assert there.port is not None
+        proxy = Proxy(target=there.port)
+
+        def cut() -> None:
+            proxy.fault = "swallow"
+            given_up()
+            proxy.fault = "none"
+            proxy.break_all()
+
+        steps = [OPEN, ("down", None), ("heard", 3), ("say", "cut")]
+        steps += [("heard", 7.2), ("up", None), DONE]
+        try:
+            with page_of(there._replace(netloc=f"127.0.0.1:{proxy.port}").geturl()) as url:
+                seen = browse(url, steps, sound=sound(SENTENCE), on=cut)
+        finally:
+            proxy.close()
+    assert (seen.state, seen.message, seen.doubled) == ("done", "", False)
     assert on_the_topic(topics, seen.receipts) == seen.made
 
 
