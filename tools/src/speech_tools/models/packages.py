@@ -6,6 +6,7 @@ The only module that runs pip. Nothing is installed: pip is asked for the file a
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -98,6 +99,7 @@ def _run(command: list[str], environ: Mapping[str, str], look: Callable[[], None
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
+        start_new_session=True,  # with whatever it starts, it ends with us
     ) as process:
         try:
             while True:
@@ -107,7 +109,7 @@ def _run(command: list[str], environ: Mapping[str, str], look: Callable[[], None
                 except subprocess.TimeoutExpired:
                     look()
         except BaseException:
-            process.kill()  # Ctrl-C
+            os.killpg(process.pid, signal.SIGKILL)  # Ctrl-C, SIGTERM
             raise
     return said if process.returncode else None
 
