@@ -18,13 +18,14 @@ from speech_gateway import wav
 from speech_lib.kafka.settings import KafkaSettings
 from speech_tools.protocol import audio
 from speech_tools.speakers import Tape
-from support import compose, whole_topic
+from support import compose, conformance, whole_topic
 from support.browsing import browse
 from support.compose import some_prefix
 from support.fleet import Door, Speakers, live, replicas
 from support.ledger import Entry, Findings, audit
 from support.waiting import until
 
+ROOT_CERTIFICATE = "/data/caddy/pki/authorities/local/root.crt"
 KEY = secrets.token_urlsafe(32)
 REPLICAS, LIMIT, CLIENTS, SAYING = 3, 10, 20, 4
 OLDEST_CADDY = Version("2.11.7")
@@ -169,6 +170,18 @@ async def test_everybody_gets_the_text_meanwhile(stack, door, change):
     assert speakers.texts == {"recognized": len(speakers.operations)}
     assert speakers.closes == {1000: len(speakers.operations)}
     assert told(speakers, utterances(stack)) == Findings()
+
+
+@pytest.mark.usefixtures("recognisers")
+def test_the_protocol_holds_through_the_edge_before_three_gateways(stack, door, tmp_path):
+    """By `speech conformance`, over TLS, with a key, with the gateway's clocks."""
+    shown = stack.container("edge").exec_run(["cat", ROOT_CERTIFICATE])
+    assert shown.exit_code == 0
+    authority = tmp_path / "root.crt"
+    authority.write_bytes(shown.output)
+    trust = {"SPEECH_API_KEY": KEY, "SSL_CERT_FILE": str(authority)}
+    seen = conformance.passed(conformance.held(door.url, "--slow", **trust))
+    assert seen >= {"what-the-gateway-sends/recognized", "how-an-utterance-ends/session_expired"}
 
 
 @pytest.mark.usefixtures("recognisers")

@@ -10,6 +10,7 @@ from urllib.request import urlopen
 import pytest
 from speech_tools.stream.command import app
 from speech_tools.trace.tracing import HOPS
+from support import conformance
 from support.invoke import invoke
 
 MAX_AUDIO_BYTES = 1_572_864 - 44  # of a WAV file of the largest size, what is not its header
@@ -38,6 +39,12 @@ def test_an_utterance_is_traced_from_the_handshake_to_its_text(stack, speech):
         "speech.audio.ingress",
         "speech.asr.text",
     ]
+
+
+def test_the_protocol_holds(stack):
+    """As `speech conformance` sees it from outside; the text comes too."""
+    url = f"ws://localhost:{stack.ports['GATEWAY_HOST_PORT']}/ws/audio"
+    assert "what-the-gateway-sends/recognized" in conformance.passed(conformance.held(url))
 
 
 def test_bringing_it_up_again_changes_nothing(stack):

@@ -72,6 +72,7 @@ NEEDED = {
     "demo": SPEAKS | READS_TOPICS,
     "stream": SPEAKS,
     "check": SPEAKS,
+    "conformance": {"websockets"},
     "trace": READS_TOPICS,
     "top": {"aiohttp"},
     "load": SPEAKS | {"aiohttp"},

@@ -19,6 +19,10 @@ COMMANDS = {
     "demo": ("speech_tools.demo", "Run a whole pipeline here, and speak a recording into it."),
     "stream": ("speech_tools.stream.command", "Speak to a gateway until all of it is stored."),
     "check": ("speech_tools.check", "See whether a gateway can be spoken to, and why not."),
+    "conformance": (
+        "speech_tools.conformance.command",
+        "Hold any deployment to the protocol, from outside.",
+    ),
     "trace": ("speech_tools.trace.command", "Show every hop of an utterance, and its text."),
     "top": ("speech_tools.top.command", "Watch the metrics of gateways and recognisers, live."),
     "load": ("speech_tools.load.command", "Let many clients speak at once, and report on it."),

@@ -1,6 +1,7 @@
 """Open a WebSocket to whatever answers at a gateway's URL, or say in one line why there is none.
 
-Used by `client`. Exceptions of the library and of the system become errors of ours here.
+Used by `client`, and by the subcommands that look at a connection itself. Exceptions of the library
+and of the system become errors of ours here.
 """
 
 import os
@@ -66,7 +67,7 @@ class Connection(ClientConnection):
         return self._pings > MAX_PINGS
 
 
-class _ConnectOnce(connect):
+class ConnectOnce(connect):
     """Connects to the given URL only, not to where a server redirects."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
@@ -74,7 +75,8 @@ class _ConnectOnce(connect):
         return exc
 
 
-def _options() -> dict[str, Any]:
+def connect_options() -> dict[str, Any]:
+    """Return what the library is told for each connection to a gateway."""
     return {
         "compression": None,
         "ping_interval": PING_SECONDS,
@@ -100,12 +102,12 @@ async def open_connection(
     """
     where = urlsplit(url).netloc.rpartition("@")[2]
     try:
-        opened = await _ConnectOnce(
+        opened = await ConnectOnce(
             url,
             subprotocols=[SUBPROTOCOL],  # type: ignore[list-item] # a NewType of str
             additional_headers=headers,
             local_addr=(source, 0) if source else None,
-            **_options(),
+            **connect_options(),
         )
         return cast("Connection", opened)
     except InvalidStatus as error:
