@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from speech_tools.latency.hops import POINTS
-from speech_tools.latency.machine import Machine
 from speech_tools.latency.report import Figures, Lost, Report, Settings, Slow
+from speech_tools.machine import Machine
 
 SETTINGS = Settings(
     stack="embedded",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from speech_tools import __version__
+from speech_tools.bench.servers import NEEDS_A_GATEWAY
 from speech_tools.cli import COMMANDS
 from speech_tools.latency.command import NO_PLOTS
 from speech_tools.stack import NEEDS_A_CHECKOUT
@@ -77,6 +78,7 @@ NEEDED = {
     "top": {"aiohttp"},
     "load": SPEAKS | {"aiohttp"},
     "latency": SPEAKS | READS_TOPICS,
+    "bench": SPEAKS | {"aiohttp", "confluent_kafka"},
     "models": set(),
 }
 """The heavy modules of each subcommand."""
@@ -192,9 +194,11 @@ def test_bash_completes_subcommands_and_options(words, offered):
     [
         ("speech_lib.testing", ["demo"], NEEDS_A_CHECKOUT),
         ("speech_lib.testing", ["latency", "--embedded"], NEEDS_A_CHECKOUT),
+        ("speech_lib.testing", ["bench", "--embedded"], NEEDS_A_CHECKOUT),
+        ("speech_gateway", ["bench"], NEEDS_A_GATEWAY),
         ("matplotlib", ["latency", "--out", "not/made"], NO_PLOTS),
     ],
-    ids=["demo", "latency --embedded", "latency --out"],
+    ids=["demo", "latency --embedded", "bench --embedded", "bench", "latency --out"],
 )
 def test_what_is_not_installed_is_told_in_one_line(missing, arguments, line, tmp_path):
     """With what installs it, before anything starts; an image holds neither."""
@@ -266,10 +270,11 @@ def children(pid: int) -> list[int]:
 @pytest.mark.pipeline
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc: Linux")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_what_it_has_started(number, code):
+@pytest.mark.parametrize("command", ["latency", "bench"])
+def test_a_signal_stops_what_it_has_started(command, number, code):
     """Nothing of an embedded pipeline is left, and nothing is said."""
-    with as_from_a_terminal("latency", "--embedded") as process:
-        # Broker and registry, gateway, recogniser.
+    with as_from_a_terminal(command, "--embedded") as process:
+        # Broker and registry, gateway, and a recogniser or bare servers.
         started = until(
             lambda: children(process.pid), lambda found: len(found) >= 3, seconds=SECONDS
         )

@@ -10,8 +10,8 @@ from speech_tools.latency import report as latency_report
 from speech_tools.latency.command import judged
 from speech_tools.latency.compare import Change, Rule
 from speech_tools.latency.hops import AFTER_THE_AUDIO, END_TO_END, HOPS, waits
-from speech_tools.latency.machine import this_machine
 from speech_tools.latency.report import Figures, ReportError, Slow
+from speech_tools.machine import this_machine
 from speech_tools.percentiles import percentiles
 from support.latency_report import MACHINE, SETTINGS, TIMES, WAITS, name_of, report
 

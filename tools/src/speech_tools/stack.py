@@ -67,10 +67,16 @@ def _signals_held_back() -> Iterator[None]:
 
 
 class Process:
-    """A child that writes JSON lines on stdout. They are kept in a log file, and tell its state."""
+    """A child that writes JSON lines on stdout. They are kept in a log file, and tell its state.
+
+    Attributes:
+        name: What it is called in messages, and its log file.
+        ops_url: Where the metrics of a service are, once it is ready.
+    """
 
     def __init__(self, name: str, module: str, env: Mapping[str, str], log_dir: Path) -> None:
         self.name = name
+        self.ops_url: str | None = None
         self._log = log_dir / f"{name}.log"
         self._lines: SimpleQueue[Line | None] = SimpleQueue()
         try:
@@ -92,6 +98,11 @@ class Process:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """The process id, also after its end."""
+        return self._process.pid
 
     def __enter__(self) -> Self:
         """Return the running process."""
@@ -205,8 +216,7 @@ def gateway(
     """Run a gateway on a free port. `settings` are further environment variables."""
     env = {**_environ(kafka), "PORT": "0", **(settings or {})}
     with Process("gateway", "speech_gateway", env, log_dir) as process:
-        port = process.wait_for(event="listening")["port"]
-        process.wait_for(event="ready")
+        port = _ready(process)["port"]
         yield Gateway(f"ws://127.0.0.1:{port}/ws/audio", process)
 
 
@@ -221,8 +231,16 @@ def recogniser(
     own = {"ASR_WORKERS": "1", "ASR_ENGINE": "pocketsphinx"}
     env = {**_environ(kafka), **own, **(settings or {})}
     with Process("recogniser", "speech_asr", env, log_dir) as process:
-        process.wait_for(event="ready")
+        _ready(process)
         yield process
+
+
+def _ready(process: Process) -> Line:
+    """Wait until a service is ready, and return the line that says where it listens."""
+    listening = process.wait_for(event="listening")
+    process.wait_for(event="ready")
+    process.ops_url = f"http://127.0.0.1:{listening['ops_port']}"
+    return listening
 
 
 def require_embedded() -> None:

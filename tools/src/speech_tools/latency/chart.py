@@ -6,48 +6,35 @@ Imported only where a picture is wanted: matplotlib is an extra, and takes its t
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from speech_tools.latency.hops import AFTER_THE_AUDIO, END_TO_END, RECEIPT
 from speech_tools.latency.report import Figures, Report, heading
 from speech_tools.percentiles import percentiles
+from speech_tools.picture import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    WHITE,
+    picture,
+)
 
 Waits = Sequence[Mapping[str, int]]
 """The waits of each utterance, by hop."""
 
 PARTS = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-_INCHES = (10.5, 7.8)
-_DOTS_PER_INCH = 120
-
-# Okabe and Ito's palette, told apart by people with any kind of colour vision.
-_BLUE, _GREEN, _ORANGE, _SKY, _PURPLE = "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
-_BLACK, _GREY, _WHITE = "#000000", "#555555", "#ffffff"
-_OF_HOP = dict(
-    zip((hop.name for hop in AFTER_THE_AUDIO), (_PURPLE, _ORANGE, _BLUE, _SKY), strict=True)
-)
-_ON_HOP = dict(zip(_OF_HOP, (_BLACK, _BLACK, _WHITE, _BLACK), strict=True))
+_OF_HOP = dict(zip((hop.name for hop in AFTER_THE_AUDIO), (PURPLE, ORANGE, BLUE, SKY), strict=True))
+_ON_HOP = dict(zip(_OF_HOP, (BLACK, BLACK, WHITE, BLACK), strict=True))
 _NEGATIVE = "////"
 _LABELLED_PART = 0.04
 """A hop that takes less of the widest bar has no room for its figure."""
-_STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-}
 
 
 def draw(file: Path, report: Report, waits: Waits, old: Report | None = None) -> None:
@@ -59,16 +46,10 @@ def draw(file: Path, report: Report, waits: Waits, old: Report | None = None) ->
         waits: Those of at least one utterance.
         old: A report whose figures are shown beside the curve.
     """
-    with mpl.rc_context():
-        mpl.rcParams.update(_STYLE)
-        # Built without pyplot: no window system is looked for, and nothing stays behind.
-        layout = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.1)
-        figure = Figure(figsize=_INCHES, layout=layout)
-        figure.suptitle(_title(report), x=0.012, ha="left", fontsize=12, linespacing=1.5)
+    with picture(file, _title(report)) as figure:
         curve, stack = figure.subplots(2, 1, height_ratios=(3, 2))
         _draw_curves(curve, waits, old)
         _draw_stack(stack, waits)
-        figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)
 
 
 def _title(report: Report) -> str:
@@ -87,8 +68,8 @@ def _title(report: Report) -> str:
 
 def _draw_curves(axes: Axes, waits: Waits, old: Report | None) -> None:
     axes.set_title("What part of the utterances took at most so long")
-    _draw_curve(axes, waits, END_TO_END.name, "text stored", _BLACK)
-    _draw_curve(axes, waits, RECEIPT.name, "receipt at the client", _GREEN)
+    _draw_curve(axes, waits, END_TO_END.name, "text stored", BLACK)
+    _draw_curve(axes, waits, RECEIPT.name, "receipt at the client", GREEN)
     if old is not None:
         _draw_old(axes, old.hops.get(END_TO_END.name, Figures()), len(waits))
     _set_scale(axes, len(waits))
@@ -122,7 +103,7 @@ def _draw_old(axes: Axes, figures: Figures, count: int) -> None:
     figure_of = {part: getattr(figures, name) for name, part in _shown(count).items()}
     known = {part: value for part, value in figure_of.items() if value is not None}
     at, values = _nines([*known], count), [*known.values()]
-    axes.plot(at, values, "D", mfc="none", color=_GREY, ms=6, label="text stored, before")
+    axes.plot(at, values, "D", mfc="none", color=GREY, ms=6, label="text stored, before")
 
 
 def _shown(count: int) -> dict[str, float]:
@@ -201,5 +182,5 @@ def _draw_legend(axes: Axes, *, has_negative: bool) -> None:
     patches = [Patch(color=colour, label=hop) for hop, colour in _OF_HOP.items()]
     if has_negative:
         label = "negative wait"
-        patches.append(Patch(facecolor="white", hatch=_NEGATIVE, edgecolor=_GREY, label=label))
+        patches.append(Patch(facecolor="white", hatch=_NEGATIVE, edgecolor=GREY, label=label))
     axes.legend(handles=patches, ncols=len(patches), loc="upper left", bbox_to_anchor=(0, -0.25))

@@ -13,13 +13,13 @@ from speech_lib.kafka.registry import EventDeserializer, SchemaRegistry
 
 from speech_tools.latency import report as latency_report
 from speech_tools.latency import stack as latency_stack
-from speech_tools.latency.machine import load_average, this_machine
 from speech_tools.latency.options import Options, Where
 from speech_tools.latency.report import Report
 from speech_tools.latency.result import Result, result
 from speech_tools.latency.run import Run
 from speech_tools.latency.screen import Screen
 from speech_tools.latency.stack import Place
+from speech_tools.machine import load_average, this_machine
 from speech_tools.stack import StackError, last_lines
 from speech_tools.terminal import say_lines
 from speech_tools.trace import tracing

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from rich.table import Table
 
 from speech_tools.latency.hops import END_TO_END, HOPS
-from speech_tools.latency.machine import Machine
+from speech_tools.machine import Machine
 from speech_tools.percentiles import percentiles
 from speech_tools.terminal import json_text
 

@@ -1,6 +1,6 @@
 """What a measurement ran on, as far as it explains figures. Nothing here names the machine.
 
-The report of `speech latency` holds it.
+The reports of `speech latency` and `speech bench` hold it.
 """
 
 import os

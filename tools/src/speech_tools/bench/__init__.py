@@ -1,0 +1,1 @@
+"""`speech bench`: what the gateway costs, beside a bare `websockets` server."""
