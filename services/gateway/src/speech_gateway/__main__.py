@@ -27,7 +27,7 @@ from speech_lib.service.startup import Stopped, unless_stopped, wait_for
 from speech_lib.telemetry import looplag
 from speech_lib.telemetry.export import open_spans
 
-from speech_gateway import __version__
+from speech_gateway import __version__, room
 from speech_gateway.admission import Admission
 from speech_gateway.metrics import Metrics
 from speech_gateway.publisher import CLIENT_ID, Publisher
@@ -59,6 +59,7 @@ async def run(settings: GatewaySettings, signals: StopSignals) -> None:
         TopicMissing: The topic is not there, or may not be used.
     """
     clock = asyncio.get_running_loop().time
+    _make_room(settings)
     health = Health(conditions_of(settings), clock())
     metrics = Metrics()
     async with AsyncExitStack() as stack:
@@ -81,6 +82,24 @@ async def run(settings: GatewaySettings, signals: StopSignals) -> None:
         await signals.drain.wait()
         await _drain(settings.drain_seconds, server, health, signals, clock)
     _log.info("stopped")
+
+
+def _make_room(settings: GatewaySettings) -> None:
+    """Have the files that all clients need, and warn where the memory does not suffice.
+
+    Raises:
+        ConfigError: There cannot be so many files.
+    """
+    room.open_files_for(settings.max_connections)
+    limit = room.memory_limit()
+    needed = room.worst_case_bytes(settings.max_connections, settings.max_buffer_bytes)
+    if limit is not None and limit < needed:
+        _log.warning(
+            "memory_may_not_suffice",
+            variable="MAX_CONNECTIONS",
+            needed_mb=needed // room.MIB,
+            limit_mb=limit // room.MIB,
+        )
 
 
 def conditions_of(settings: GatewaySettings) -> tuple[str, ...]:
@@ -126,7 +145,10 @@ def _build(settings: GatewaySettings, health: Health, stack: AsyncExitStack) -> 
     registry = SchemaRegistry(settings.schema_registry_url)
     stack.callback(registry.close)
     producer = RecordProducer(
-        settings.kafka(), client_id=CLIENT_ID, delivery_timeout=settings.delivery_timeout_seconds
+        settings.kafka(),
+        client_id=CLIENT_ID,
+        delivery_timeout=settings.delivery_timeout_seconds,
+        queue_bytes=room.queue_bytes(settings.max_connections, settings.max_buffer_bytes),
     )
     stack.push_async_callback(producer.close, _CLOSE_SECONDS)
     serializer = EventSerializer(
