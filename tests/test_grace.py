@@ -76,13 +76,19 @@ def deployed(folder: Path) -> Iterator[Deployed]:
     maps = [each.get("data", {}) for each in found if each.get("kind") == "ConfigMap"]
     shared = {name: str(value) for each in maps for name, value in each.items()}
     for each in found:
-        if each.get("kind") == "Deployment" and "gateway" in each["metadata"]["name"]:
+        is_gateway = each.get("kind") == "Deployment" and "gateway" in each["metadata"]["name"]
+        if is_gateway and "image" in _container(each):  # else it is a patch of an overlay
             yield _of_deployment(each, shared)
+
+
+def _container(manifest: dict[str, Any]) -> dict[str, Any]:
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    return dict(container)
 
 
 def _of_deployment(manifest: dict[str, Any], shared: Environment) -> Deployed:
     pod = manifest["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
+    container = _container(manifest)
     own = {each["name"]: str(each.get("value", "")) for each in container.get("env", ())}
     hook = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     allowed = pod.get("terminationGracePeriodSeconds", 30)
@@ -100,6 +106,7 @@ def test_a_deployment_is_measured_by_what_it_sets(tmp_path, allowed, fits):
     """Its hook counts, its own variables win over those of a map, and the rest are defaults."""
     container = {
         "name": "gateway",
+        "image": "speech-gateway",
         "env": [{"name": "DRAIN_SECONDS", "value": "65"}],
         "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
     }

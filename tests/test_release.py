@@ -12,7 +12,8 @@ from support import checkout
 from support.checkout import ROOT, RUN_SECONDS, Checkout
 
 REPETITION = re.compile(
-    r"""(?<!\w)(?:__version__|VERSION|  version)(?: = |: |[=:]-?)"?(\d+\.\d+[\w.-]*)"""
+    r"""(?<!\w)(?:__version__|VERSION|newTag|^  version)(?: = |: |[=:]-?)"?(\d+\.\d+[\w.-]*)""",
+    re.MULTILINE,
 )
 CANDIDATES = frozenset({".py", ".yml", ".yaml", ".toml", ".example", ".sh", ""})
 LOCK = "services/gateway/requirements.lock"

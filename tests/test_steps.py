@@ -67,7 +67,8 @@ def test_the_jobs_run_every_step():
     """Side by side on every change, and all that there is by night."""
     runs = {step["run"] for job in jobs() for step in job["steps"] if "run" in step}
     steps = ("checks", "quick", "processes", "containers")
-    assert runs == {f".ci/run --only {step}" for step in steps} | {".ci/run --full"}
+    own = {each for each in runs if each.startswith(".ci/run")}
+    assert own == {f".ci/run --only {step}" for step in steps} | {".ci/run --full"}
     assert [job for job in jobs() if "timeout-minutes" not in job] == []
 
 

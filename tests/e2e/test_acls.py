@@ -1,20 +1,16 @@
 """Least privileges: the pipeline on a broker that permits just what docs/security.md lists."""
 
 import json
-import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.acls import acls
 from support.waiting import until
 from websockets.sync.client import connect
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
-ROW = re.compile(r"^\| `(\w+)` \| (topic|group) \| `([\w.-]+)` \| (.+) \|$", re.MULTILINE)
-OPERATION = re.compile(r"`([A-Z_]+)`")
 FILES = ("docker-compose.yml", "tests/e2e/docker-compose.acls.yml")
 PASSWORD = secrets.token_urlsafe(16)
 AUDIO, TEXT = "speech.audio.ingress", "speech.asr.text"
@@ -81,13 +77,6 @@ def write(topic):
 
 print(json.dumps(globals()[call](arguments)))
 """
-
-
-def acls(name: str = "acls") -> list[tuple[str, str, str, str]]:
-    """Return a table of the document: user, kind of resource, its name, operation."""
-    table = DOCUMENT.read_text().partition(f"<!-- {name} -->")[2].partition("<!-- end -->")[0]
-    rows = ROW.findall(table)
-    return [(*row[:3], operation) for row in rows for operation in OPERATION.findall(row[3])]
 
 
 def client(stack: Any, call: str, user: str, arguments: object) -> Any:

@@ -63,7 +63,7 @@ class Door:
 
     url: str
     key: str
-    trust: ssl.SSLContext
+    trust: ssl.SSLContext | None
 
     @property
     def origin(self) -> str:
