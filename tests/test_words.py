@@ -37,11 +37,15 @@ def test_few_words_are_wrong(heard: Heard, most: float) -> None:
 
 
 def test_the_default_is_much_better_than_the_engine_without_a_model() -> None:
-    """Which hears a reader and a professional voice, and is lost where people mumble."""
+    """Which hears a reader and a professional voice, and is lost where people mumble.
+
+    It takes less of a processor, too, as it encodes only what is said.
+    """
     some = [clip for clip in clips() if clip.kind != "commands"]
     own, default = hear(choice(POCKETSPHINX), some), hear(choice("tiny.en"), some)
     assert own.wrong() > 4 * default.wrong()
     assert own.wrong() < 30
+    assert default.cpu_seconds < 0.6 * own.cpu_seconds
 
 
 def test_the_default_is_sure_of_what_it_gets_right() -> None:
@@ -59,7 +63,7 @@ def test_noise_costs_the_default_few_words() -> None:
     assert heard.wrong() <= 10.0
 
 
-@pytest.mark.parametrize(("model", "most"), [("tiny.en", 12.0), ("moonshine-tiny-en", 20.0)])
+@pytest.mark.parametrize(("model", "most"), [("tiny.en", 9.0), ("moonshine-tiny-en", 20.0)])
 def test_the_longest_utterances_are_heard_to_their_end(model: str, most: float) -> None:
     """Moonshine alone would lose itself in them, and say one phrase again and again."""
     heard = hear(choice(model), long_clips())
@@ -69,18 +73,35 @@ def test_the_longest_utterances_are_heard_to_their_end(model: str, most: float) 
 
 
 @pytest.mark.parametrize(
-    ("model", "language", "most"),
-    [("tiny.en", "en", 0), ("moonshine-tiny-en", "en", 0), (POCKETSPHINX, "en-US", 1)],
+    ("model", "language"),
+    [("tiny.en", "en"), ("moonshine-tiny-en", "en"), (POCKETSPHINX, "en-US")],
 )
-def test_where_nobody_speaks_there_are_no_words(model: str, language: str, most: int) -> None:
-    """Fifteen kinds of sound, from digital silence to a telephone that rings.
-
-    PocketSphinx has a gate that loses no quiet word, and hears one in the ringing.
-    """
+def test_where_nobody_speaks_there_are_no_words(model: str, language: str) -> None:
+    """Fifteen kinds of sound, from digital silence to a telephone that rings."""
     said = no_words(choice(model))
+    assert said == dict.fromkeys(said, Recognition("", language, 0.0))
     assert len(said) == 15
-    silent = [each for each in said.values() if each == Recognition("", language, 0.0)]
-    assert len(silent) >= 15 - most
+
+
+@pytest.mark.parametrize(
+    ("language", "hint", "heard_in"),
+    [(None, None, "en"), (None, "de-CH", "de"), (None, "tlh", "en"), ("en", "de", "en")],
+    ids=["none", "known", "unknown", "the operator decides"],
+)
+def test_a_hint_says_in_which_language_to_listen(
+    language: str | None, hint: str | None, heard_in: str
+) -> None:
+    """A model of many languages, and nobody has set one; what it does not know it finds out."""
+    some = [clip for clip in clips() if clip.kind == "readings"][:1]
+    engine = replace(choice("base"), language=language)
+    assert [each.language for each in hear(engine, some, hint).said] == [heard_in]
+
+
+def test_a_hint_means_nothing_to_a_model_of_one_language() -> None:
+    """The words are the same."""
+    some = [clip for clip in clips() if clip.kind == "commands"][:2]
+    engine = replace(choice("tiny.en"), language=None)
+    assert hear(engine, some, "de").said == hear(engine, some).said
 
 
 def test_a_file_that_ends_the_process_is_told_of(tmp_path: Path) -> None:

@@ -73,9 +73,9 @@ def choice(name: str) -> EngineChoice:
     return EngineChoice("whisper", place, language="en")
 
 
-def hear(engine: EngineChoice, some: Iterable[Clip]) -> Heard:
-    """Have an engine hear some clips, one after the other."""
-    return asyncio.run(_hear(engine, list(some)))
+def hear(engine: EngineChoice, some: Iterable[Clip], hint: str | None = None) -> Heard:
+    """Have an engine hear some clips, one after the other, with a language that is claimed."""
+    return asyncio.run(_hear(engine, list(some), hint))
 
 
 def no_words(engine: EngineChoice) -> dict[str, Recognition]:
@@ -85,12 +85,12 @@ def no_words(engine: EngineChoice) -> dict[str, Recognition]:
     return dict(zip(sounds, heard.said, strict=True))
 
 
-async def _hear(engine: EngineChoice, some: Sequence[Clip]) -> Heard:
+async def _hear(engine: EngineChoice, some: Sequence[Clip], hint: str | None) -> Heard:
     with closing(RecogniserPool(engine, 1)) as pool:
         await pool.start()
         (pid,) = pool.pids
         before = _cpu_seconds(pid)
-        said = [(await pool.recognise(clip.samples))[0] for clip in some]
+        said = [(await pool.recognise(clip.samples, hint=hint))[0] for clip in some]
         return Heard(some, said, _cpu_seconds(pid) - before, _memory_mb(pid))
 
 

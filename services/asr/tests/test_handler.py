@@ -33,10 +33,12 @@ class ScriptedRecogniser:
         self.outcome = outcome
         self.samples = []
         self.sources = []
+        self.hints = []
 
-    async def recognise(self, samples, on_begun, source):
+    async def recognise(self, samples, on_begun, source, hint):
         self.samples.append(samples)
         self.sources.append(source)
+        self.hints.append(hint)
         on_begun()
         if isinstance(self.outcome, Exception):
             raise self.outcome
@@ -135,6 +137,15 @@ def test_the_recogniser_knows_whose_utterance_it_is(event):
     scene.handle(scene.put(event, source="0123456789abcdef"))
     scene.handle(scene.put(event))
     assert scene.recogniser.sources == ["0123456789abcdef", ""]
+
+
+@pytest.mark.parametrize("hint", [None, "de-CH", "tlh", "no language at all", "é" * 1_000])
+def test_the_recogniser_is_told_what_language_is_claimed(audio_event, wav_file, hint):
+    """Whatever it is: there is a text."""
+    scene = Scene()
+    scene.handle(scene.put(audio_event(wav_file(bytes(320)), language_hint=hint)))
+    assert scene.recogniser.hints == [hint]
+    assert len(scene.broker.records(TEXT)) == 1
 
 
 @pytest.mark.parametrize("sent", [TRACEPARENT, None, "nonsense"])

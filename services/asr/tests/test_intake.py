@@ -42,9 +42,9 @@ def topic():
 
 def test_an_utterance_is_its_ids_and_its_samples(topic, audio_event, wav_file):
     """What the gateway sent comes out, bit for bit."""
-    event = audio_event(wav_file(PCM))
+    event = audio_event(wav_file(PCM), language_hint="de-CH")
     assert intake.read(topic.decoder, topic.encode(event)) == Utterance(
-        event.event_id, event.correlation_id, PCM
+        event.event_id, event.correlation_id, PCM, "de-CH"
     )
 
 

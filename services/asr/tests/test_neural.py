@@ -18,9 +18,11 @@ class Listener:
     def __init__(self, *answers):
         self.answers = list(answers)
         self.given = []
+        self.hints = []
 
-    def hear(self, samples):
+    def hear(self, samples, hint):
         self.given.append(len(samples) / SECOND)
+        self.hints.append(hint)
         return self.answers.pop(0)
 
 
@@ -38,9 +40,9 @@ def said(text, confidence=0.5, language="en"):
     return Recognition(text, language, confidence)
 
 
-def transcribe(listener, seconds, probability=0.9):
+def transcribe(listener, seconds, probability=0.9, hint=None):
     engine = NeuralEngine(listener, Detector(probability))
-    return engine.transcribe(bytes(int(seconds * SECOND)))
+    return engine.transcribe(bytes(int(seconds * SECOND)), hint)
 
 
 @pytest.mark.parametrize("seconds", [0, 0.01, 1, 30])
@@ -74,6 +76,13 @@ def test_a_loop_is_heard_again_in_halves():
     listener = Listener(said("again " * 90), said("the first half"), said("the second"))
     assert transcribe(listener, 20).text == "the first half the second"
     assert listener.given == [20, 10, 10]
+
+
+def test_every_piece_is_heard_with_the_hint():
+    """Also the halves of one in which the model lost itself."""
+    listener = Listener(said("again " * 90), said("one"), said("two"), said("three"))
+    transcribe(listener, 40, hint="de")
+    assert listener.hints == ["de"] * 4
 
 
 def test_a_loop_in_a_short_piece_is_no_text():

@@ -2,8 +2,10 @@
 
 import asyncio
 import errno
+import hashlib
 import multiprocessing.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from speech_asr.engine import EngineChoice
-from speech_asr.errors import Reason, Unprocessable
+from speech_asr.errors import EngineUnavailable, Reason, Unprocessable
 from speech_asr.pool import RecogniserPool
 
 pytestmark = pytest.mark.pipeline
@@ -73,6 +75,21 @@ def test_workers_recognise_side_by_side(meters):
     assert (len(recognitions), timed) == (1, [True] * 3)
 
 
+@LINUX
+def test_a_worker_hears_with_one_thread(meters):
+    """Each core has its own; the detector's library would take four, which wait for each other."""
+
+    async def scenario():
+        async with running() as pool:
+            (tasks,) = (Path(f"/proc/{pid}/task") for pid in pool.pids)
+            before = set(tasks.iterdir())
+            await pool.recognise(meters)
+            return before, set(tasks.iterdir())
+
+    before, after = asyncio.run(scenario())
+    assert after == before
+
+
 def test_a_free_worker_goes_to_the_source_that_has_had_least():
     """Behind many of one source, the one of another is next; who does not wait any more is not."""
     begun = []
@@ -124,6 +141,46 @@ def refusing(errors):
         return real(*arguments)
 
     return spawn
+
+
+async def _refusal(choice):
+    """Return what the pool says as it does not start."""
+    pool = RecogniserPool(choice, 2)
+    try:
+        with pytest.raises(EngineUnavailable) as caught:
+            await pool.start()
+    finally:
+        pool.close()
+    return str(caught.value)
+
+
+def test_a_model_with_a_byte_changed_is_refused_before_any_worker_starts(tmp_path, monkeypatch):
+    """It is read once, however many workers there will be."""
+    started = []
+    monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", lambda *_: started.append(1))
+    (tmp_path / "model.bin").write_bytes(b"weightt")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    (tmp_path / "SHA256SUMS").write_text(f"{digest}  model.bin\n")
+    line = asyncio.run(_refusal(EngineChoice("whisper", str(tmp_path))))
+    assert line.startswith("ASR_MODEL: model.bin of the model is not what its SHA256SUMS says")
+    assert started == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "line"),
+    [("pocketsphinx", "ASR_WORKERS: "), ("whisper", "ASR_MODEL: .* or ASR_WORKERS of them need")],
+)
+def test_a_worker_that_is_killed_while_it_loads_is_one_line(tmp_path, engine, line):
+    """As the kernel does where there is too little memory for it."""
+
+    async def scenario():
+        refusal = asyncio.create_task(_refusal(EngineChoice(engine, f"{tmp_path}/")))
+        await until(multiprocessing.active_children)
+        for process in multiprocessing.active_children():
+            process.kill()
+        return await refusal
+
+    assert re.match(line, asyncio.run(scenario()))
 
 
 @pytest.mark.parametrize(

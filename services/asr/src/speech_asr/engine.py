@@ -68,11 +68,13 @@ class Recognition:
 class Engine(Protocol):
     """A loaded recogniser: one utterance at a time, each without a trace of the one before."""
 
-    def transcribe(self, samples: bytes) -> Recognition:
+    def transcribe(self, samples: bytes, hint: str | None = None) -> Recognition:
         """Transcribe one whole utterance.
 
         Args:
             samples: whole samples, PCM16 little-endian, 16 kHz, mono; may be empty.
+            hint: BCP 47 tag of the language that the speaker claims, of any content. It counts only
+                where the engine would have to find the language out, and knows this one.
 
         Raises:
             Exception: any kind; the engine is not to be used again.
@@ -89,7 +91,7 @@ class Listener(Protocol):
     longest_seconds: float
     """More than this it cannot hold at once."""
 
-    def hear(self, samples: bytes) -> Recognition:
+    def hear(self, samples: bytes, hint: str | None = None) -> Recognition:
         """Transcribe one piece of an utterance, of at most `longest_seconds`; see `Engine`."""
         ...
 

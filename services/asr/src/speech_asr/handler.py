@@ -42,7 +42,7 @@ class Recogniser(Protocol):
     """What turns samples into words (`speech_asr.pool.RecogniserPool`)."""
 
     async def recognise(
-        self, samples: bytes, on_begun: Callable[[], None], source: str
+        self, samples: bytes, on_begun: Callable[[], None], source: str, hint: str | None
     ) -> tuple[Recognition, float]:
         """Return what was heard and the seconds it took, or raise `Unprocessable`."""
         ...
@@ -131,7 +131,7 @@ class Handler:
         utterance = await self._read(record)
         began_ns, audio_seconds = time.time_ns(), duration_s(utterance.samples)
         recognition, seconds = await self._recogniser.recognise(
-            utterance.samples, on_begun, headers.source_of(record)
+            utterance.samples, on_begun, headers.source_of(record), utterance.language_hint
         )
         trace.recognised(began_ns, seconds, audio_seconds)
         context = trace.child()

@@ -29,11 +29,13 @@ class Utterance:
         event_id: Of the event that brought it.
         correlation_id: What its text will be found by.
         samples: PCM16 little-endian, 16 kHz, mono; may be empty.
+        language_hint: BCP 47 tag of the language that the client claims, of any content.
     """
 
     event_id: str
     correlation_id: str
     samples: bytes = field(repr=False)
+    language_hint: str | None = None
 
 
 def read(decoder: Decoder, value: bytes) -> Utterance:
@@ -45,7 +47,8 @@ def read(decoder: Decoder, value: bytes) -> Utterance:
         SchemaRefused: The registry does not let us read it, which says nothing of the record.
     """
     event = _event(decoder, value)
-    return Utterance(event.event_id, event.correlation_id, wav.samples_of(event.payload))
+    samples = wav.samples_of(event.payload)
+    return Utterance(event.event_id, event.correlation_id, samples, event.payload.language_hint)
 
 
 def _event(decoder: Decoder, value: bytes) -> AudioInputEvent:

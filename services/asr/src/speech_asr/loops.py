@@ -1,6 +1,6 @@
 """Tell a text that a model has lost itself in: no speaker says so much, or the same so often. Pure.
 
-Used by `neural`.
+Used by `neural` and `whisper_engine`.
 """
 
 import zlib

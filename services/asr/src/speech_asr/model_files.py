@@ -1,7 +1,7 @@
 """Find a model's directory, and refuse one that is not what it should be.
 
-Used by the engines that need a model, in the worker processes. Never tells a path: where a model is
-may be a secret put into the wrong variable.
+`pool` calls `find` once, before it starts the workers, whose engines call `one_of`. Never tells a
+path: where a model is may be a secret put into the wrong variable.
 """
 
 import hashlib

@@ -30,24 +30,24 @@ class NeuralEngine:
         self._listener = listener
         self._detector = detector
 
-    def transcribe(self, samples: bytes) -> Recognition:
+    def transcribe(self, samples: bytes, hint: str | None = None) -> Recognition:
         """Transcribe what is spoken in one utterance; see `Engine`."""
         if len(samples) < FRAME_BYTES:
             return Recognition("", self._listener.language, 0.0)
         probabilities = self._detector.probabilities(samples)
         spoken = pieces(samples, probabilities, self._listener.longest_seconds)
-        return self._together([part for piece in spoken for part in self._hear(piece)])
+        return self._together([part for piece in spoken for part in self._hear(piece, hint)])
 
-    def _hear(self, piece: bytes) -> Iterator[Recognition]:
+    def _hear(self, piece: bytes, hint: str | None) -> Iterator[Recognition]:
         """Yield what is heard in a piece; if the model loops in it, what is heard in its halves."""
-        heard = self._listener.hear(piece)
+        heard = self._listener.hear(piece, hint)
         if not is_loop(heard.text, duration_s(piece)):
             yield heard
             return
         half = len(piece) // SAMPLE_BYTES // 2 * SAMPLE_BYTES
         if half >= _SHORTEST_HALF_SECONDS * SAMPLE_RATE_HZ * SAMPLE_BYTES:
-            yield from self._hear(piece[:half])
-            yield from self._hear(piece[half:])
+            yield from self._hear(piece[:half], hint)
+            yield from self._hear(piece[half:], hint)
 
     def _together(self, parts: list[Recognition]) -> Recognition:
         """Return one text; each part counts for the confidence by its length."""

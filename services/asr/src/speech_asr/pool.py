@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from speech_lib.service.logs import get_logger
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
-from speech_asr import worker
+from speech_asr import model_files, worker
 from speech_asr.engine import EngineChoice, Recognition, duration_s
 from speech_asr.errors import EngineFailed, EngineUnavailable, Reason, Unprocessable
 from speech_asr.native_log import NativeLog
@@ -37,7 +38,7 @@ class _Worker:
     """One process with its engine; replaced whole when anything goes wrong in it."""
 
     def __init__(self, choice: EngineChoice, limit_seconds: float) -> None:
-        self._choice = choice
+        self.choice = choice
         self._limit_seconds = limit_seconds
         self._executor: ProcessPoolExecutor | None = None
         self._native_log: NativeLog | None = None
@@ -52,19 +53,19 @@ class _Worker:
         if self.pid is not None:
             return
         try:
-            self.pid = await self._call(worker.load, self._choice)
+            self.pid = await self._call(worker.load, self.choice)
             if self._native_log is not None:
                 self._native_log.loaded = True
         except BrokenProcessPool:
             self.discard()
-            raise EngineUnavailable(_ended(self._choice)) from None
+            raise EngineUnavailable(_ended(self.choice)) from None
         except (OSError, RuntimeError):  # no more processes; no more threads to watch over them
             self.discard()
             raise EngineUnavailable(
                 "ASR_WORKERS: a recogniser cannot be started; each takes a process and some threads"
             ) from None
 
-    async def transcribe(self, samples: bytes) -> tuple[Recognition, float]:
+    async def transcribe(self, samples: bytes, hint: str | None) -> tuple[Recognition, float]:
         """Return what the engine hears and the seconds that it took.
 
         Raises:
@@ -72,7 +73,7 @@ class _Worker:
         """
         try:
             async with asyncio.timeout(self._limit_seconds):
-                return await self._call(worker.transcribe, self._choice, samples)
+                return await self._call(worker.transcribe, self.choice, samples, hint)
         except (EngineFailed, BrokenProcessPool, TimeoutError) as error:
             self.discard()
             raise EngineFailed(type(error).__name__) from None
@@ -107,10 +108,21 @@ class _Worker:
         self._executor = self._native_log = self.pid = None
 
 
+def _checked(choice: EngineChoice) -> EngineChoice:
+    """Return the choice with its model's directory. Reads the whole model: once for all workers.
+
+    Raises:
+        EngineUnavailable: There is none, or it is not what it should be.
+    """
+    if not choice.model:
+        return choice
+    return replace(choice, model=str(model_files.find(choice.model, choice.folders)))
+
+
 def _ended(choice: EngineChoice) -> str:
     """Return what to look at where a process ended while it loaded its engine."""
     if choice.name == "pocketsphinx":
-        return "ASR_WORKERS: a recogniser ended while it was loading; each takes some 120 MB"
+        return "ASR_WORKERS: a recogniser ended while it was loading; each takes some 190 MB"
     return (
         "ASR_MODEL: a recogniser ended while it was loading: a file of the model is not what"
         f" {'ASR_MODEL_FAMILY' if choice.family else 'its engine'} expects, or ASR_WORKERS of them"
@@ -143,6 +155,7 @@ class RecogniserPool:
         report: Report = lambda *_: None,
         limit_seconds: float = RECOGNITION_LIMIT_SECONDS,
     ) -> None:
+        self._choice = choice
         self._workers = [_Worker(choice, limit_seconds) for _ in range(workers)]
         self._idle: Turns[_Worker] = Turns()
         self._on_replaced = on_replaced
@@ -155,17 +168,24 @@ class RecogniserPool:
         return frozenset(each.pid for each in self._workers if each.pid is not None)
 
     async def start(self) -> None:
-        """Load the engine in every worker.
+        """Check the model, then load the engine in every worker.
 
         Raises:
             EngineUnavailable: It cannot be loaded.
         """
+        choice = await asyncio.to_thread(_checked, self._choice)
+        for each in self._workers:
+            each.choice = choice
         await asyncio.gather(*(each.load() for each in self._workers))
         for each in self._workers:
             self._idle.add(each)
 
     async def recognise(
-        self, samples: bytes, on_begun: Callable[[], None] = lambda: None, source: str = ""
+        self,
+        samples: bytes,
+        on_begun: Callable[[], None] = lambda: None,
+        source: str = "",
+        hint: str | None = None,
     ) -> tuple[Recognition, float]:
         """Return what was said in one utterance, and the seconds that hearing it took.
 
@@ -176,6 +196,7 @@ class RecogniserPool:
             samples: The utterance.
             on_begun: Called when a worker is free for it.
             source: Whose it is: each gets its share.
+            hint: The language that is claimed; see `Engine`.
 
         Raises:
             Unprocessable: It failed again.
@@ -186,7 +207,7 @@ class RecogniserPool:
             for _ in range(_ATTEMPTS):
                 await self._load_again(one)
                 try:
-                    return await one.transcribe(samples)
+                    return await one.transcribe(samples, hint)
                 except EngineFailed as error:
                     _log.warning("worker_replaced", reason=str(error))
                     self._on_replaced()

@@ -78,8 +78,8 @@ class SherpaListener:
         self._told = language
         self.language = language or UNKNOWN_LANGUAGE
 
-    def hear(self, samples: bytes) -> Recognition:
-        """Transcribe one piece; see `Listener`."""
+    def hear(self, samples: bytes, hint: str | None = None) -> Recognition:  # noqa: ARG002
+        """Transcribe one piece; see `Listener`. Its language is chosen when it is loaded."""
         stream = self._recognizer.create_stream()
         waveform = np.frombuffer(samples, dtype="<i2").astype(np.float32) / _FULL_SCALE
         stream.accept_waveform(SAMPLE_RATE_HZ, waveform)

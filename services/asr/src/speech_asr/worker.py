@@ -13,7 +13,6 @@ from functools import cache
 from multiprocessing import connection
 from pathlib import Path
 
-from speech_asr import model_files
 from speech_asr.engine import Engine, EngineChoice, Listener, Recognition
 from speech_asr.errors import EngineFailed
 
@@ -24,8 +23,10 @@ def prepare(errors: connection.Connection) -> None:
     Args:
         errors: Where its standard error goes: native libraries print what and when they like.
     """
-    # Before numpy and the like are imported, which else start a thread for each core there is.
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    # Before numpy and the like are imported, which else start a thread for each core there is. The
+    # detector's library asks for four whatever the number says: the limit alone makes them one, and
+    # a frame cost fourteen times as much.
+    os.environ.update(OMP_NUM_THREADS="1", OMP_THREAD_LIMIT="1", OPENBLAS_NUM_THREADS="1")
     os.dup2(errors.fileno(), 2)
     errors.close()
     # Ctrl-C in a terminal goes to every process; the parent alone decides what is finished.
@@ -44,6 +45,9 @@ def _end_with_parent() -> None:
 def load(choice: EngineChoice) -> int:
     """Load the engine and return the id of this process.
 
+    Args:
+        choice: Which; its model is a directory that has been checked (`pool`).
+
     Raises:
         EngineUnavailable: It cannot be loaded.
     """
@@ -51,7 +55,7 @@ def load(choice: EngineChoice) -> int:
     return os.getpid()
 
 
-def transcribe(choice: EngineChoice, samples: bytes) -> tuple[Recognition, float]:
+def transcribe(choice: EngineChoice, samples: bytes, hint: str | None) -> tuple[Recognition, float]:
     """Return what the engine hears, and how many seconds it took.
 
     Raises:
@@ -60,7 +64,7 @@ def transcribe(choice: EngineChoice, samples: bytes) -> tuple[Recognition, float
     engine = _engine(choice)
     began = time.perf_counter()
     try:
-        recognition = engine.transcribe(samples)
+        recognition = engine.transcribe(samples, hint)
     except Exception as error:  # noqa: BLE001  # whatever an engine raises stays in its process
         raise EngineFailed(type(error).__name__) from None
     return recognition, time.perf_counter() - began
@@ -77,18 +81,14 @@ def _engine(choice: EngineChoice) -> Engine:
         case "whisper":
             from speech_asr.whisper_engine import WhisperListener  # noqa: PLC0415
 
-            return _behind_a_detector(WhisperListener(_directory(choice), choice.language))
+            return _behind_a_detector(WhisperListener(Path(choice.model), choice.language))
         case "sherpa":
             from speech_asr.sherpa_engine import SherpaListener  # noqa: PLC0415
 
             assert choice.family is not None  # noqa: S101 - `settings` sees to it
             return _behind_a_detector(
-                SherpaListener(_directory(choice), choice.family, choice.language)
+                SherpaListener(Path(choice.model), choice.family, choice.language)
             )
-
-
-def _directory(choice: EngineChoice) -> Path:
-    return model_files.find(choice.model, choice.folders)
 
 
 def _behind_a_detector(listener: Listener) -> Engine:
