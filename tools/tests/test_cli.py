@@ -79,6 +79,7 @@ NEEDED = {
     "load": SPEAKS | {"aiohttp"},
     "latency": SPEAKS | READS_TOPICS,
     "bench": SPEAKS | {"aiohttp", "confluent_kafka"},
+    "capacity": set(),
     "models": set(),
 }
 """The heavy modules of each subcommand."""

@@ -28,6 +28,7 @@ COMMANDS = {
     "load": ("speech_tools.load.command", "Let many clients speak at once, and report on it."),
     "latency": ("speech_tools.latency.command", "Measure how long each hop of an utterance takes."),
     "bench": ("speech_tools.bench.command", "Measure what the gateway costs beside a bare server."),
+    "capacity": ("speech_tools.capacity.command", "Compute what so many speakers need."),
     "models": ("speech_tools.models.command", "Get the recogniser's models, and check them."),
 }
 """The module of each subcommand, and what it does, in the order of the help."""
