@@ -1,4 +1,4 @@
-"""The two clients of `docs/protocol.md`, run for real."""
+"""The clients of `docs/protocol.md` and `docs/clients`, run for real where their toolchains are."""
 
 import asyncio
 import hashlib
@@ -12,16 +12,21 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from speech_gateway.handshake import Refusal
 from speech_gateway.messages import SUBPROTOCOL, Accepted, Connected
-from speech_gateway.testing import CONFIG, LIMITS, run_server, until
+from speech_gateway.testing import CONFIG, LIMITS, run_server
+from speech_gateway.testing import until as loop_until
 from speech_lib.kafka.headers import is_client_ref
 from speech_lib.testing.pipeline import Pipeline
 from speech_tools import stack
+from support import whole_topic
 from support.documents import parse
+from support.proxy import Proxy
 from support.topics import Topics
+from support.waiting import until
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
@@ -34,6 +39,7 @@ SAMPLE = ROOT / "samples" / "go-forward-ten-meters.raw"
 SPEECH = SAMPLE.read_bytes()
 PROTOCOLS = [Subprotocol(SUBPROTOCOL)]
 RUN_TIMEOUT_SECONDS = 45
+BUILD_SECONDS = 240
 START_SECONDS = 20.0
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -93,7 +99,60 @@ def node_with_websocket() -> list[str]:
     pytest.skip("the JavaScript client needs Node 20 or newer on PATH")
 
 
-@pytest.fixture(params=["python_client", "javascript_client"])
+SAMPLES = ROOT / "docs" / "clients"
+
+
+def built(folder: Path, sample: str, *command: str) -> Path:
+    """Copy a sample, and build it there by its own tools; skip without them."""
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"needs {command[0]} on PATH")
+    there = folder / sample
+    ignore = shutil.ignore_patterns("node_modules", "target")
+    shutil.copytree(SAMPLES / sample, there, ignore=ignore, dirs_exist_ok=True)
+    done = subprocess.run(  # noqa: S603 - commands of this file
+        command, cwd=there, check=False, capture_output=True, text=True, timeout=BUILD_SECONDS
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return there
+
+
+@pytest.fixture(scope="session")
+def go_client(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the command of the client in Go."""
+    there = built(tmp_path_factory.mktemp("clients"), "go", "go", "build", "-o", "client", ".")
+    return [str(there / "client")]
+
+
+@pytest.fixture(scope="session")
+def kotlin_client(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the command of the client in Kotlin."""
+    if shutil.which("java") is None:
+        pytest.skip("needs Java 17 or newer")
+    there = built(tmp_path_factory.mktemp("clients"), "kotlin", "mvn", "-q", "-B", "package")
+    return ["java", "-XX:TieredStopAtLevel=1", "-jar", str(there / "target" / "client.jar")]
+
+
+@pytest.fixture(scope="session")
+def node_client(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the command of the client for Node."""
+    command = ("npm", "ci", "--ignore-scripts", "--no-fund", "--no-audit")
+    there = built(tmp_path_factory.mktemp("clients"), "node", *command)
+    return ["node", str(there / "client.mjs")]
+
+
+@pytest.fixture(scope="session")
+def shell_client() -> list[str]:
+    """Return the command of the client in the shell."""
+    if missing := [each for each in ("websocat", "jq", "curl") if shutil.which(each) is None]:
+        pytest.skip(f"needs {missing[0]} on PATH")
+    return ["bash", str(SAMPLES / "speak.sh")]
+
+
+COMMANDS = ["python_client", "go_client", "kotlin_client", "node_client", "shell_client"]
+"""Of the clients that are commands: each takes a URL and a file."""
+
+
+@pytest.fixture(params=[*COMMANDS, "javascript_client"])
 def documented_client(request: pytest.FixtureRequest) -> Run:
     """Return a function that runs one of the clients to its end."""
     command: list[str] = request.getfixturevalue(request.param)
@@ -156,16 +215,24 @@ def test_client_does_not_repeat_what_is_refused_for_good(
 def test_client_does_not_send_more_than_the_gateway_takes(
     documented_client: Run, gateway: stack.Gateway, tmp_path: Path
 ):
-    """A recording over `max_audio_bytes` is refused by the client itself, before it is sent."""
+    """A recording over `max_audio_bytes` is refused by the client itself, before it is sent.
+
+    A shell that reads no answers before it has sent everything hears it from the gateway.
+    """
     long = tmp_path / "long.raw"
     long.write_bytes(bytes(1_572_822))
     done = documented_client(gateway.url, long)
-    assert "the recording is longer than the gateway takes" in done.stdout + done.stderr
+    told = done.stdout + done.stderr
+    assert "the recording is longer than the gateway takes" in told or "audio_too_long" in told
 
 
-def test_python_client_shows_a_permanent_refusal(python_client: list[str], gateway: stack.Gateway):
+@pytest.mark.parametrize("client", COMMANDS)
+def test_client_shows_a_permanent_refusal(
+    client: str, request: pytest.FixtureRequest, gateway: stack.Gateway
+):
     """A refused request is not repeated, and its JSON body is shown."""
-    done = finished([*python_client, f"{gateway.url}?language=not!a!tag", str(SAMPLE)])
+    command = request.getfixturevalue(client)
+    done = finished([*command, f"{gateway.url}?language=not!a!tag", str(SAMPLE)])
     assert done.returncode == 1
     assert done.stderr == f"refused for good: {Refusal.INVALID_LANGUAGE.value.body().decode()}\n"
 
@@ -199,7 +266,7 @@ async def cutting(ending: str) -> AsyncIterator[str]:
     async with run_server(replace(CONFIG, limits=CUTS[ending])) as server:
 
         async def stop() -> None:
-            await until(lambda: server.live > 0, START_SECONDS)
+            await loop_until(lambda: server.live > 0, START_SECONDS)
             server.drain(2.5)
 
         async with asyncio.TaskGroup() as group:
@@ -235,7 +302,6 @@ async def test_client_has_nothing_left_after_done(documented_client: Run):
 
 
 @pytest.mark.anyio
-@pytest.mark.skipif(shutil.which("websocat") is None, reason="needs websocat on PATH")
 async def test_websocat_speaks_an_utterance():
     """The command of the document prints the receipt for the whole sample."""
     async with run_server() as server:
@@ -243,6 +309,41 @@ async def test_websocat_speaks_an_utterance():
         done = await asyncio.to_thread(finished, ["bash", "-c", f"cd '{ROOT}' && {command}"])
     final = json.loads(done.stdout.splitlines()[-1])
     assert (final["ended_by"], final["sha256"]) == ("done", sha256(SPEECH))
+
+
+# A network that breaks
+
+
+@pytest.mark.parametrize("client", COMMANDS)
+def test_what_breaks_in_the_middle_is_said_again_under_the_same_name(
+    client: str, request: pytest.FixtureRequest, pipeline: Pipeline, topics: Topics, tmp_path: Path
+):
+    """Whoever counts by `client_ref` counts one, and it is whole."""
+    command = request.getfixturevalue(client)
+    with stack.gateway(pipeline, tmp_path, topics.names) as gateway:
+        there = urlsplit(gateway.url)
+        assert there.port is not None
+        proxy = Proxy(target=there.port)
+
+        def break_in_the_middle() -> None:
+            until(lambda: proxy.passed_on > len(SPEECH) // 2, seconds=START_SECONDS, every=0.001)
+            proxy.break_all()
+
+        broken = threading.Thread(target=break_in_the_middle)
+        broken.start()
+        try:
+            url = there._replace(netloc=f"127.0.0.1:{proxy.port}").geturl()
+            done = finished([*command, url, str(SAMPLE)])
+        finally:
+            broken.join()
+            proxy.close()
+    assert done.returncode == 0, done.stderr
+    receipt = json.loads(done.stdout)
+    record = topics.find("TOPIC_AUDIO_INGRESS", receipt["correlation_id"])
+    every = whole_topic.read(topics.kafka, topics.names["TOPIC_AUDIO_INGRESS"])
+    names = [each.headers["client_ref"] for each in every]
+    assert names.count(record.headers["client_ref"]) == 1
+    assert receipt["sha256"] == sha256(SPEECH)
 
 
 # Answers that our gateway never gives

@@ -19,12 +19,14 @@ class Proxy:
             let one direction through, "swallow" none, "break on answer" breaks a connection where
             the server answers, "refuse" one that is new or used.
         port: Where it listens, on 127.0.0.1.
+        passed_on: How many bytes of requests it has passed on.
 
     The caller owes one `close`.
     """
 
     def __init__(self, target: int) -> None:
         self.fault: Fault = "none"
+        self.passed_on = 0
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -83,4 +85,5 @@ class Proxy:
                 break
             if self.fault not in {held_by, "swallow"}:
                 writer.write(data)
+                self.passed_on += len(data) if held_by == "keep requests" else 0
         raise ConnectionResetError  # ends the other direction too
