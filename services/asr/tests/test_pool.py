@@ -172,11 +172,15 @@ def test_a_model_with_a_byte_changed_is_refused_before_any_worker_starts(tmp_pat
 )
 def test_a_worker_that_is_killed_while_it_loads_is_one_line(tmp_path, engine, line):
     """As the kernel does where there is too little memory for it."""
+    before = set(multiprocessing.active_children())  # a test before may have some that are ending
+
+    def loading():
+        return set(multiprocessing.active_children()) - before
 
     async def scenario():
         refusal = asyncio.create_task(_refusal(EngineChoice(engine, f"{tmp_path}/")))
-        await until(multiprocessing.active_children)
-        for process in multiprocessing.active_children():
+        await until(lambda: len(loading()) == 2)
+        for process in loading():
             process.kill()
         return await refusal
 
