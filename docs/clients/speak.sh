@@ -26,10 +26,11 @@ say() {
 
 # websocat does not tell why a handshake is refused: ask for the same by hand.
 refusal() {
-  curl --silent --show-error --include --max-time 5 --http1.1 "${key[@]}" -H "Connection: Upgrade" -H "Upgrade: websocket" \
+  curl --silent --show-error --include --max-time 2 --http1.1 "${key[@]}" -H "Connection: Upgrade" -H "Upgrade: websocket" \
     -H "Sec-WebSocket-Version: 13" -H "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==" "${url/#ws/http}" 2>&1 || true
 }
 
+told=
 for ((attempt = 1; attempt <= attempts; attempt++)); do
   answers=$(say | websocat --text --base64 --binary-prefix B --no-close --protocol "$protocol" "${key[@]}" "$url" 2>/dev/null || true)
   receipt=$(jq --compact-output --slurp '
@@ -42,14 +43,17 @@ for ((attempt = 1; attempt <= attempts; attempt++)); do
     none)
       told=$(refusal)
       case $told in
-        "HTTP/1.1 101"* | "HTTP/1.1 503"* | "HTTP/1.1 429"*) ;; # now it is taken, or will be soon
+        "HTTP/1.1 101"*) told="the connection broke, or there was no place for a moment" ;;
+        "HTTP/1.1 503"* | "HTTP/1.1 429"*) ;; # there will be a place soon
         "HTTP/1.1"*) fail "refused for good: $(tail -n 1 <<<"$told")" ;;
       esac
       echo "attempt $attempt: ${told%%$'\r'*}" >&2
       ;;
   esac
   ((attempt < attempts)) || fail "gave up: the gateway did not take the utterance"
-  sleep "$(awk -v n="$attempt" -v r="$RANDOM" 'BEGIN { print 2 ^ (n - 1) * (0.5 + r / 32768) }')"
+  after=$(sed -n 's/^Retry-After: \([0-9]*\).*/\1/Ip' <<<"$told")
+  sleep "$(awk -v n="$attempt" -v r="$RANDOM" -v after="${after:-0}" \
+    'BEGIN { s = 2 ^ (n - 1) * (0.5 + r / 32768); print (s > after ? s : after) }')"
 done
 
 bytes=$(jq .audio_bytes <<<"$receipt")

@@ -2,7 +2,7 @@
 //
 // FILE is headerless PCM16, 16 kHz, mono. It prints the receipt, with the text if the URL ends with
 // ?results=text. It ends with 0 only if all of the file is stored. Node's own WebSocket (22 and newer)
-// does not tell why a handshake was refused. The package ws does, and runs on Node 18 and newer.
+// does not tell why a handshake was refused. The package ws does; tried on Node 20.
 import { createHash, randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { setTimeout as pause } from "node:timers/promises";
