@@ -22,6 +22,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--fuzz-seconds", type=int, default=10, help="how long to look for an input, each target"
     )
     group.addoption(
+        "--speaker-seconds", type=int, default=600, help="how long many speak through the edge"
+    )
+    group.addoption(
         "--write-conformance", action="store_true", help="write the table of docs/conformance.md"
     )
 

@@ -20,7 +20,7 @@ from speech_tools.protocol import audio
 from speech_tools.speakers import Tape
 from support import compose, conformance, whole_topic
 from support.browsing import browse
-from support.compose import some_prefix
+from support.compose import port_ranges, some_prefix
 from support.fleet import Door, Speakers, live, replicas
 from support.ledger import Entry, Findings, audit
 from support.waiting import until
@@ -62,17 +62,11 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def ranges(*names: str) -> dict[str, str]:
-    """Return a range of host ports for each: a developer's stack publishes one for each replica."""
-    base = random.SystemRandom().randrange(20_000, 30_000, 100)
-    return {name: f"{base + 20 * at}-{base + 20 * at + 19}" for at, name in enumerate(names)}
-
-
 @pytest.fixture(scope="module")
 def stack(bring_up) -> Any:
     """Return a developer's stack with three gateways of ten clients each, behind the edge."""
     prefix = some_prefix()
-    scaled = ranges("GATEWAY_HOST_PORT", "GATEWAY_OPS_HOST_PORT", "ASR_OPS_HOST_PORT")
+    scaled = port_ranges("GATEWAY_HOST_PORT", "GATEWAY_OPS_HOST_PORT", "ASR_OPS_HOST_PORT")
     return bring_up(
         *("--scale", f"gateway-service={REPLICAS}", "edge", "gateway-service"),
         published=("EDGE_PORT", "KAFKA_HOST_PORT", "SCHEMA_REGISTRY_HOST_PORT"),
