@@ -35,7 +35,7 @@ def packages() -> Path:
     """Return the folder of the client, with what its tests need from npm; skip without Node."""
     if BROWSER is None or shutil.which("npm") is None:
         pytest.skip(f"needs Node 20 or newer, and one of {', '.join(BROWSERS)} on the PATH")
-    if not (CLIENT / "node_modules" / "playwright-core").is_dir():
+    if not all((CLIENT / "node_modules" / each).is_dir() for each in ("playwright-core", "vite")):
         command = ["npm", "ci", "--ignore-scripts", "--no-fund", "--no-audit"]
         subprocess.run(command, cwd=CLIENT, check=True, timeout=NPM_SECONDS, capture_output=True)  # noqa: S603
     return CLIENT

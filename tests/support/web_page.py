@@ -16,15 +16,18 @@ PAGE_SECONDS = 10
 
 
 @contextmanager
-def page_of(gateway: str) -> Iterator[str]:
-    """Serve the page before a gateway, from a loop on a thread of its own; yield its address."""
+def page_of(gateway: str, folder: Path = CLIENT) -> Iterator[str]:
+    """Serve the page before a gateway, from a loop on a thread of its own; yield its address.
+
+    `folder` has the client, or what a bundler made of it.
+    """
     loop = asyncio.new_event_loop()
     started = threading.Event()
     address: list[str] = []
     stop = asyncio.Event()
 
     async def serve() -> None:
-        async with serving(gateway, 0) as url:
+        async with serving(gateway, 0, folder) as url:
             address.append(url)
             started.set()
             await stop.wait()

@@ -3,6 +3,7 @@
 import io
 import re
 import signal
+import subprocess
 import wave
 from functools import partial
 from pathlib import Path
@@ -58,6 +59,28 @@ def test_what_is_spoken_is_stored_to_the_last_sample_and_comes_back_as_words(
     assert len(seen.made) >= 7 * RATE
     assert on_the_topic(topics, seen.receipts) == seen.made
     assert wrong_words(WORDS, seen.transcript) <= 0.2
+
+
+def test_a_bundler_leaves_it_whole(packages, browse, start, topics, sound, tmp_path):
+    """Vite finds the worklet, and what it makes runs under the same policy."""
+    vite = ["node", packages / "node_modules/vite/bin/vite.js", "build"]
+    done = subprocess.run(  # noqa: S603
+        [*vite, "--outDir", tmp_path / "built"],
+        cwd=packages,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    steps = [OPEN, ("click", None), ("heard", 2), ("click", None), DONE]
+    with (
+        start(RESULT_TIMEOUT_SECONDS="0.1") as gateway,
+        page_of(gateway.url, tmp_path / "built") as url,
+    ):
+        seen = browse(url, steps, sound=sound(SENTENCE))
+    assert (seen.state, seen.complaints) == ("done", [])
+    assert on_the_topic(topics, seen.receipts) == seen.made
 
 
 def spoken(seconds: float) -> tuple[bytes, str]:

@@ -35,21 +35,22 @@ Socket = ClientWebSocketResponse | web.WebSocketResponse
 
 
 @asynccontextmanager
-async def serving(gateway: str, port: int) -> AsyncIterator[str]:
+async def serving(gateway: str, port: int, folder: Path = PAGE) -> AsyncIterator[str]:
     """Serve the page on loopback; yield its address.
 
     Args:
         gateway: The gateway's URL.
         port: Where to listen; 0 for any free port.
+        folder: Where the page is: the client's, or what a bundler made of it.
 
     Raises:
         OSError: The port is taken.
     """
     async with ClientSession() as session:
         app = web.Application()
-        app.router.add_get("/", _file("index.html"))
-        for name in FILES:
-            app.router.add_get(f"/{name}", _file(name))
+        app.router.add_get("/", _file(folder / "index.html"))
+        for name in FILES if folder == PAGE else _all_files(folder):
+            app.router.add_get(f"/{name}", _file(folder / name))
         app.router.add_get("/ws/audio", _pass_on(session, gateway))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
@@ -61,9 +62,14 @@ async def serving(gateway: str, port: int) -> AsyncIterator[str]:
             await runner.cleanup()
 
 
-def _file(name: str):  # type: ignore[no-untyped-def] # noqa: ANN202 - a handler of aiohttp's
+def _all_files(folder: Path) -> list[str]:
+    files = (each for each in folder.rglob("*") if each.is_file())
+    return [each.relative_to(folder).as_posix() for each in files]
+
+
+def _file(path: Path):  # type: ignore[no-untyped-def] # noqa: ANN202 - a handler of aiohttp's
     async def answer(_: web.Request) -> web.FileResponse:
-        return web.FileResponse(PAGE / name, headers=_HEADERS)
+        return web.FileResponse(path, headers=_HEADERS)
 
     return answer
 
