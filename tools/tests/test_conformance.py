@@ -33,7 +33,7 @@ from websockets.server import ServerProtocol
 pytestmark = pytest.mark.pipeline
 
 ROOT = Path(__file__).parents[2]
-QUICK = replace(LIMITS, idle_timeout_seconds=0.3, max_session_seconds=1.0, max_audio_bytes=200_000)
+QUICK = replace(LIMITS, idle_timeout_seconds=0.3, max_session_seconds=3.0, max_audio_bytes=200_000)
 UNSEEN = {name for name, each in CHECKS.items() if "not_testable" in each.run.__qualname__}
 """What no client can see."""
 TEXT = Text("", "en", 0.0, "event-of-the-text", "speech.asr.text", 0, 7)
