@@ -10,7 +10,7 @@ import typer
 
 from speech_tools.command_line import DEFAULT_URL, ApiKey, exit_codes, fail, make_app
 
-# The modules fill the list of checks, in this order.
+# These modules fill the list of checks.
 from speech_tools.conformance import connecting, endings, refusals, report, utterances  # noqa: F401
 from speech_tools.conformance.checks import CHECKS, Check
 from speech_tools.conformance.exchange import Target
@@ -39,9 +39,9 @@ EPILOG = exit_codes(
         Exit.RETRY: "not now: no connection, 503 or 429",
         Exit.REFUSED: "refused for good, before any check: a key, an origin",
     },
-    "It stores some 15 short utterances of a quiet tone, and with --slow one of the longest. It has"
-    " at most six connections at once. What nobody can see from outside is said apart, and never"
-    " counts as passed.",
+    "It stores ten short utterances of a quiet tone, and with --slow three more, one of them the"
+    " longest. It has at most six connections at once. What nobody can see from outside is said"
+    " apart, and never counts as passed.",
 )
 _complain = partial(fail, "conformance")
 
@@ -52,19 +52,12 @@ def _fail(code: Exit, line: str) -> NoReturn:
 
 def _chosen(names: list[str], *, slow: bool) -> list[Check]:
     """Return the checks whose name, or whose section, is named; all without a name."""
-    for name in names:
-        if not any(_is_named(each, name) for each in CHECKS.values()):
-            _fail(Exit.USAGE, f"--only {name}: expected a check or a section of --list")
-    chosen = [each for each in CHECKS.values() if not names or _any_names(each, names)]
-    return [each for each in chosen if slow or names or not each.slow]
-
-
-def _any_names(check: Check, names: list[str]) -> bool:
-    return any(_is_named(check, name) for name in names)
-
-
-def _is_named(check: Check, name: str) -> bool:
-    return name in {check.name, check.name.partition("/")[0]}
+    if not names:
+        return [each for each in CHECKS.values() if slow or not each.slow]
+    named = {name: {name, name.partition("/")[0]} for name in CHECKS}
+    if unknown := set(names) - set().union(*named.values()):
+        _fail(Exit.USAGE, f"--only {min(unknown)}: expected a check or a section of --list")
+    return [CHECKS[name] for name, its_names in named.items() if its_names & set(names)]
 
 
 def _expected(file: Path | None) -> set[str]:
@@ -84,8 +77,7 @@ def _expected(file: Path | None) -> set[str]:
 async def _hold(
     target: Target, checks: list[Check], expected: set[str], out: Terminal
 ) -> list[Result]:
-    headers = target.headers() | ({} if target.origin is None else {"Origin": target.origin})
-    connection = await open_connection(check_url(target.url, {}), headers=headers)
+    connection = await open_connection(check_url(target.url, {}), headers=target.headers())
     connection.transport.abort()
     results = []
     async for result in run(target, checks, expected):

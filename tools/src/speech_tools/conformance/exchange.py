@@ -6,15 +6,16 @@ Used by the checks. It knows of RFC 6455 and HTTP, and nothing of what is right.
 import asyncio
 import http.client
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
-from websockets.typing import Origin, Subprotocol
+from websockets.typing import Subprotocol
 
 from speech_tools.protocol import messages
 from speech_tools.protocol.connection import ConnectOnce, check_url, connect_options
@@ -52,8 +53,9 @@ class Target:
     origin: str | None = None
 
     def headers(self) -> dict[str, str]:
-        """Return what each request brings, but for the origin."""
-        return {} if self.api_key is None else {"X-API-Key": self.api_key}
+        """Return what each request brings."""
+        told = {"Origin": self.origin, "X-API-Key": self.api_key}
+        return {name: value for name, value in told.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +212,9 @@ class Gateway:
         assert parts.hostname  # noqa: S101 - `check_url` saw to it
         kind = http.client.HTTPSConnection if parts.scheme == "wss" else http.client.HTTPConnection
         connection = kind(parts.hostname, parts.port, timeout=ANSWER_SECONDS)
-        origin = {} if self.target.origin is None else {"Origin": self.target.origin}
         self.trace.append(f"→ {method} {path}")
         try:
-            connection.request(method, path, headers=origin | self.target.headers() | dict(headers))
+            connection.request(method, path, headers=self.target.headers() | dict(headers))
             got = connection.getresponse()
             body = b"" if got.status == http.HTTPStatus.SWITCHING_PROTOCOLS else got.read(65_536)
         except (OSError, http.client.HTTPException) as error:
@@ -225,19 +226,14 @@ class Gateway:
 
     @asynccontextmanager
     async def open(
-        self,
-        query: str = "",
-        *,
-        subprotocols: Sequence[str] = (SUBPROTOCOL,),
-        headers: Mapping[str, str] | None = None,
-        **more: Any,  # noqa: ANN401 - the library's
+        self, query: str = "", headers: Mapping[str, str] = MappingProxyType({})
     ) -> AsyncIterator[Exchange]:
         """Connect, and read the greeting; at the end the connection is gone.
 
         Raises:
             Violation: It is refused, or there is no greeting.
         """
-        connection = await self._connect(query, subprotocols, headers or {}, more)
+        connection = await self._connect(query, headers)
         exchange = Exchange(connection, self.trace)
         try:
             await exchange.begin(results="results=text" in query)
@@ -245,21 +241,13 @@ class Gateway:
         finally:
             connection.transport.abort()
 
-    async def _connect(
-        self,
-        query: str,
-        subprotocols: Sequence[str],
-        headers: Mapping[str, str],
-        more: Mapping[str, Any],
-    ) -> ClientConnection:
+    async def _connect(self, query: str, headers: Mapping[str, str]) -> ClientConnection:
         url = check_url(self.target.url, {})
         url += ("&" if "?" in url else "?") + query if query else ""
         options = {
             **connect_options(),
-            "subprotocols": [Subprotocol(each) for each in subprotocols] or None,
+            "subprotocols": [Subprotocol(SUBPROTOCOL)],
             "additional_headers": self.target.headers() | dict(headers),
-            "origin": None if self.target.origin is None else Origin(self.target.origin),
-            **more,
         }
         for _ in range(_ATTEMPTS):
             self.trace.append(f"→ connect {self.path}{'?' if query else ''}{query}")
