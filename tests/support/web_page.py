@@ -3,11 +3,11 @@
 import asyncio
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from speech_tools.page import serving
+from speech_tools.page import FILES, serving
 
 CLIENT = Path(__file__).parents[2] / "clients" / "web"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -16,18 +16,15 @@ PAGE_SECONDS = 10
 
 
 @contextmanager
-def page_of(gateway: str, folder: Path = CLIENT) -> Iterator[str]:
-    """Serve the page before a gateway, from a loop on a thread of its own; yield its address.
-
-    `folder` has the client, or what a bundler made of it.
-    """
+def page_of(gateway: str, folder: Path = CLIENT, files: Iterable[str] = FILES) -> Iterator[str]:
+    """Serve these files before a gateway, from a loop on a thread of its own; yield the address."""
     loop = asyncio.new_event_loop()
     started = threading.Event()
     address: list[str] = []
     stop = asyncio.Event()
 
     async def serve() -> None:
-        async with serving(gateway, 0, folder) as url:
+        async with serving(gateway, 0, folder, files) as url:
             address.append(url)
             started.set()
             await stop.wait()

@@ -73,10 +73,12 @@ def test_a_bundler_leaves_it_whole(packages, browse, start, topics, sound, tmp_p
         timeout=100,
     )
     assert done.returncode == 0, done.stderr
+    built = [each for each in (tmp_path / "built").rglob("*") if each.is_file()]
+    files = [each.relative_to(tmp_path / "built").as_posix() for each in built]
     steps = [OPEN, ("click", None), ("heard", 2), ("click", None), DONE]
     with (
         start(RESULT_TIMEOUT_SECONDS="0.1") as gateway,
-        page_of(gateway.url, tmp_path / "built") as url,
+        page_of(gateway.url, tmp_path / "built", files) as url,
     ):
         seen = browse(url, steps, sound=sound(SENTENCE))
     assert (seen.state, seen.complaints) == ("done", [])

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from speech_gateway import room
-from speech_lib.events import BYTES_PER_SECOND
 from speech_lib.topics import TopicsEnvironment
 from speech_tools.capacity import model
 from speech_tools.capacity.command import app, markdown
@@ -60,10 +59,9 @@ def test_the_gateways_memory_is_what_it_warns_of():
 
 
 def test_the_rest_is_what_the_services_have():
-    """Defaults and formats."""
+    """Its defaults."""
     settings = TopicsEnvironment(KAFKA_BOOTSTRAP_SERVERS="kafka:9092")
     assert constant("default_partitions") == settings.topic_partitions
-    assert model.BYTES_PER_SECOND == BYTES_PER_SECOND
 
 
 def test_more_speakers_never_need_less():

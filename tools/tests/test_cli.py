@@ -17,7 +17,7 @@ import pytest
 from speech_tools import __version__
 from speech_tools.bench.servers import NEEDS_A_GATEWAY
 from speech_tools.cli import COMMANDS
-from speech_tools.latency.command import NO_PLOTS
+from speech_tools.command_line import NO_PLOTS
 from speech_tools.stack import NEEDS_A_CHECKOUT
 from support.scripted_gateway import Visit, scripted
 from support.waiting import until

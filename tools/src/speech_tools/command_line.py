@@ -5,6 +5,7 @@ import math
 import signal
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Annotated, NoReturn, TypeVar
 
 import typer
@@ -12,6 +13,8 @@ import typer
 from speech_tools.terminal import complain
 
 Code = TypeVar("Code", bound=int)
+
+NO_PLOTS = "the picture needs matplotlib: in a checkout, `uv sync --all-packages` installs it"
 
 INTERRUPTED = 130
 """What a shell expects of a program that Ctrl-C has ended."""
@@ -54,6 +57,18 @@ def number(value: float) -> float:
     if math.isnan(value):
         raise typer.BadParameter("nan is not a number")
     return value
+
+
+def require_plots() -> None:
+    """Return where pictures can be drawn. It takes the time that matplotlib takes to load.
+
+    Raises:
+        ImportError: matplotlib is an extra, and not installed.
+    """
+    try:
+        import_module("matplotlib")
+    except ImportError:
+        raise ImportError(NO_PLOTS) from None
 
 
 def end_on_sigterm() -> None:

@@ -6,7 +6,7 @@ message, with its query, its close code and its refusals. In containers Caddy do
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -35,13 +35,16 @@ Socket = ClientWebSocketResponse | web.WebSocketResponse
 
 
 @asynccontextmanager
-async def serving(gateway: str, port: int, folder: Path = PAGE) -> AsyncIterator[str]:
+async def serving(
+    gateway: str, port: int, folder: Path = PAGE, files: Iterable[str] = FILES
+) -> AsyncIterator[str]:
     """Serve the page on loopback; yield its address.
 
     Args:
         gateway: The gateway's URL.
         port: Where to listen; 0 for any free port.
         folder: Where the page is: the client's, or what a bundler made of it.
+        files: Those of the folder that are served.
 
     Raises:
         OSError: The port is taken.
@@ -49,7 +52,7 @@ async def serving(gateway: str, port: int, folder: Path = PAGE) -> AsyncIterator
     async with ClientSession() as session:
         app = web.Application()
         app.router.add_get("/", _file(folder / "index.html"))
-        for name in FILES if folder == PAGE else _all_files(folder):
+        for name in files:
             app.router.add_get(f"/{name}", _file(folder / name))
         app.router.add_get("/ws/audio", _pass_on(session, gateway))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -60,11 +63,6 @@ async def serving(gateway: str, port: int, folder: Path = PAGE) -> AsyncIterator
             yield f"http://localhost:{runner.addresses[0][1]}/"
         finally:
             await runner.cleanup()
-
-
-def _all_files(folder: Path) -> list[str]:
-    files = (each for each in folder.rglob("*") if each.is_file())
-    return [each.relative_to(folder).as_posix() for each in files]
 
 
 def _file(path: Path):  # type: ignore[no-untyped-def] # noqa: ANN202 - a handler of aiohttp's

@@ -9,12 +9,13 @@ import time
 from collections.abc import Mapping, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from speech_lib.events import BYTES_PER_SECOND
 from speech_lib.kafka.settings import KafkaSettings, client_logger
 
 from speech_tools import stack
 from speech_tools.bench import clients
 from speech_tools.bench.clients import MESSAGE_BYTES, BenchError
-from speech_tools.bench.result import BYTES_PER_SECOND, P50, P99, Line, spreads
+from speech_tools.bench.result import P50, P99, Line, spreads
 from speech_tools.bench.servers import RAW_TOPIC, Server
 from speech_tools.percentiles import percentiles
 

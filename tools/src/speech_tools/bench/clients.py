@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
+from speech_lib.events import BYTES_PER_SECOND
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.frames import Frame, Opcode
-
-from speech_tools.bench.result import BYTES_PER_SECOND
 
 DONE = json.dumps({"event": "done"})
 ANSWER_TIMEOUT_SECONDS = 60.0

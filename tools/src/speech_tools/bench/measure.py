@@ -3,8 +3,10 @@
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from speech_lib.events import BYTES_PER_SECOND
+
 from speech_tools.bench import clients
-from speech_tools.bench.result import BYTES_PER_SECOND, Sample
+from speech_tools.bench.result import Sample
 from speech_tools.bench.servers import Server
 
 BURST_UTTERANCE_BYTES = 1_310_720

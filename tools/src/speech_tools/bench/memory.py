@@ -9,7 +9,7 @@ from websockets.exceptions import WebSocketException
 
 from speech_tools.bench import clients
 from speech_tools.bench.clients import DONE, MESSAGE_BYTES, BenchError
-from speech_tools.bench.result import Line, Spread
+from speech_tools.bench.result import Line, spreads
 from speech_tools.bench.servers import Server
 
 CONNECTIONS = 200
@@ -86,10 +86,10 @@ async def _fill(connection: ClientConnection, count: int) -> None:
 
 def lines(part: str, rounds: list[Found]) -> list[Line]:
     """Put the rounds together."""
-    of = {name: Spread.of(each[name] for each in rounds) for name in rounds[0]}
-    ratio = {
-        name: Spread.of(each[name] / each["audio"] for each in rounds) for name in ("full", "peak")
-    }
+    of = spreads(rounds)
+    ratio = spreads(
+        [{name: each[name] / each["audio"] for name in ("full", "peak")} for each in rounds]
+    )
     full = {MB: of["full"], TIMES_AUDIO: ratio["full"]}
     peak = {MB: of["peak"], TIMES_AUDIO: ratio["peak"]}
     buffers = f"{BUFFERS} full buffers"

@@ -3,16 +3,15 @@
 What people have written around the marks stays as it is.
 """
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from speech_tools.bench.result import Line, Result
+from speech_tools.command_line import require_plots
 
 BEGIN = "<!-- written by speech bench: begin -->"
 END = "<!-- written by speech bench: end -->"
 PICTURE = Path("images/performance.png")
-NO_PLOTS = "the picture needs matplotlib: in a checkout, `uv sync --all-packages` installs it"
 
 
 class PageError(Exception):
@@ -29,10 +28,7 @@ def check(file: Path) -> None:
     """
     _around(file)
     (file.parent / PICTURE.parent).mkdir(exist_ok=True)
-    try:
-        importlib.import_module("matplotlib")  # takes its time, and only pictures need it
-    except ImportError:
-        raise ImportError(NO_PLOTS) from None
+    require_plots()
 
 
 def write(file: Path, result: Result) -> None:

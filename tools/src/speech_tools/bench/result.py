@@ -7,6 +7,7 @@ from statistics import median
 
 from rich import box
 from rich.table import Table
+from speech_lib.events import BYTES_PER_SECOND
 
 from speech_tools.machine import Machine
 from speech_tools.percentiles import percentiles
@@ -22,9 +23,6 @@ TIMES_BARE, LOOP_TIMES_BARE = "times bare", "loop times bare"
 CORE = "core %"
 """Percent of one core that the live streams take: CPU per byte, times their bytes a second."""
 P50, P99, LAG = "P50 ms", "P99 ms", "lag P99 ms"
-
-BYTES_PER_SECOND = 32_000
-"""PCM16 at 16 kHz, mono."""
 
 
 @dataclass(frozen=True, slots=True)

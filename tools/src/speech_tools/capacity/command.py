@@ -23,10 +23,21 @@ EPILOG = exit_codes(
     {Exit.COMPUTED: "the figures are there", Exit.USAGE: "wrong usage"},
     "A speaker speaks without a pause. The constants, with their dates and sources, are in --json.",
 )
-HEAD = (
-    *("speakers", "gateways", "cores", "GB", "edge, Mbit/s", "connections/s", "Kafka, MB/s"),
-    *("brokers", "disk, GB", "recognisers", "cores", "GB", "partitions"),
+COLUMNS = (
+    ("gateways", "gateways", "gateways"),
+    ("gateway_cores", "cores", "  cores"),
+    ("gateway_memory_gb", "GB", "  memory, GB"),
+    ("edge_mbit", "edge, Mbit/s", "edge, Mbit/s"),
+    ("connections_per_second", "connections/s", "connections a second"),
+    ("kafka_mb_per_second", "Kafka, MB/s", "Kafka, MB/s"),
+    ("brokers", "brokers", "  brokers"),
+    ("disk_gb", "disk, GB", "  disk, GB"),
+    ("recognisers", "recognisers", "recognisers"),
+    ("recogniser_cores", "cores", "  cores"),
+    ("recogniser_memory_gb", "GB", "  memory, GB"),
+    ("partitions", "partitions", "partitions"),
 )
+"""What is shown of `Needs`: the field, its name in a document, and its name on the terminal."""
 
 
 def figure(value: float) -> str:
@@ -35,15 +46,9 @@ def figure(value: float) -> str:
 
 
 def row(demand: Demand) -> list[str]:
-    """Return the figures of one demand, in the order of `HEAD`."""
+    """Return the figures of one demand, in the order of `COLUMNS`."""
     found = needs(demand)
-    values = (
-        *(demand.speakers, found.gateways, found.gateway_cores, found.gateway_memory_gb),
-        *(found.edge_mbit, found.connections_per_second, found.kafka_mb_per_second),
-        *(found.brokers, found.disk_gb, found.recognisers, found.recogniser_cores),
-        *(found.recogniser_memory_gb, found.partitions),
-    )
-    return [figure(value) for value in values]
+    return [figure(getattr(found, field)) for field, _, _ in COLUMNS]
 
 
 def breaking(demand: Demand) -> str:
@@ -53,7 +58,9 @@ def breaking(demand: Demand) -> str:
 
 def markdown(demands: list[Demand]) -> str:
     """Return the two tables of docs/scaling.md."""
-    lines = [_line(HEAD), _line(["---:"] * len(HEAD)), *(_line(row(each)) for each in demands)]
+    head = ["speakers", *(name for _, name, _ in COLUMNS)]
+    lines = [_line(head), _line(["---:"] * len(head))]
+    lines += [_line([f"{each.speakers:,}", *row(each)]) for each in demands]
     gives = [_line(("speakers", "what gives way on the way there, the first one first"))]
     gives += [_line(("---:", "---"))]
     gives += [_line((f"{each.speakers:,}", breaking(each) or "nothing")) for each in demands]
@@ -117,13 +124,8 @@ def _show(demands: list[Demand]) -> None:
     for each in demands:
         table.add_column(f"{each.speakers:,}", justify="right")
     rows = [row(each) for each in demands]
-    names = (
-        *("gateways", "  cores", "  memory, GB", "edge, Mbit/s", "connections a second"),
-        *("Kafka, MB/s", "  brokers", "  disk, GB", "recognisers", "  cores", "  memory, GB"),
-        "partitions",
-    )
-    for at, name in enumerate(names, start=1):
-        table.add_row(name, *(cells[at] for cells in rows))
+    for (_, _, name), *cells in zip(COLUMNS, *rows, strict=True):
+        table.add_row(name, *cells)
     out.print(table)
     for each in demands:
         if told := breaking(each):

@@ -7,16 +7,16 @@ those who speak at once, and not those who are there.
 import math
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any, Final
+
+from speech_lib.events import BYTES_PER_SECOND
 
 CONSTANTS: Final[dict[str, Any]] = tomllib.loads(
     files(__package__).joinpath("constants.toml").read_text(encoding="utf-8")
 )
 ENGINES: Final[dict[str, dict[str, float]]] = CONSTANTS["engines"]
-BYTES_PER_SECOND: Final = 32_000
-"""Of PCM16 at 16 kHz, mono."""
 MILLION: Final = 1_000_000
 
 
@@ -159,10 +159,4 @@ def passed(demand: Demand) -> Iterator[Limit]:
 def powers_of_ten(demand: Demand) -> Iterator[Demand]:
     """Yield the same demand for 10 speakers, and so on to a million."""
     for power in range(1, 7):
-        yield Demand(
-            10**power,
-            demand.utterance_seconds,
-            demand.retention_hours,
-            demand.replication,
-            demand.engine,
-        )
+        yield replace(demand, speakers=10**power)

@@ -4,7 +4,6 @@ What is spoken is stored on the pipeline's topics. docs/latency.md explains the 
 lists the exit codes.
 """
 
-import importlib
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -31,6 +30,7 @@ from speech_tools.command_line import (
     exit_codes,
     fail,
     make_app,
+    require_plots,
     silence_library,
 )
 from speech_tools.environment import KAFKA_VARIABLES
@@ -46,8 +46,6 @@ from speech_tools.latency.screen import say, show
 from speech_tools.protocol import client
 from speech_tools.protocol.audio import AudioError
 from speech_tools.stack import StackError
-
-NO_PLOTS = "the picture needs matplotlib: in a checkout, `uv sync --all-packages` installs it"
 
 
 class Exit(IntEnum):
@@ -110,10 +108,7 @@ def run(wanted: Options, output: Output) -> Exit:
 
 def _prepare(folder: Path) -> None:
     """Fail before the run, not after it, where its result has no place or cannot be drawn."""
-    try:
-        importlib.import_module("matplotlib")  # takes its time, and only pictures need it
-    except ImportError:
-        raise ImportError(NO_PLOTS) from None
+    require_plots()
     folder.mkdir(parents=True, exist_ok=True)
 
 
