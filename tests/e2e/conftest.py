@@ -18,9 +18,10 @@ from typing import Any
 import docker
 import pytest
 from docker.models.containers import Container
+from speech_tools.stack import MANY_FROM_ONE_ADDRESS
 from support import compose
 from support.checkout import files
-from support.ports import free_ports
+from support.ports import free_ports, port_ranges
 from support.waiting import until
 
 ROOT = compose.ROOT
@@ -219,6 +220,34 @@ def bring_up(docker_client) -> Iterator[Callable[..., Stack]]:
             return stacks.enter_context(compose.running(stack, *services))
 
         yield up
+
+
+@pytest.fixture(scope="module")
+def bring_up_fleet(bring_up: Callable[..., Stack]) -> Callable[..., Stack]:
+    """Return `bring_up_fleet(gateways, **settings)`, which returns a developer's stack.
+
+    It has so many gateways behind the edge, and no recogniser. All clients come from one address.
+    """
+
+    def up(gateways: int, **settings: str) -> Stack:
+        prefix = compose.some_prefix()
+        scaled = port_ranges("GATEWAY_HOST_PORT", "GATEWAY_OPS_HOST_PORT", "ASR_OPS_HOST_PORT")
+        own = {
+            "COMPOSE_PROFILES": "edge",
+            "EDGE_ADDRESS": "127.0.0.1",
+            "ORIGIN_ALLOWLIST": "none",
+            "TRUSTED_PROXIES": f"{prefix}.2",
+            "MAX_CONNECTIONS_PER_ADDRESS": "1000",
+            **MANY_FROM_ONE_ADDRESS,
+        }
+        return bring_up(
+            *("--scale", f"gateway-service={gateways}", "edge", "gateway-service"),
+            published=("EDGE_PORT", "KAFKA_HOST_PORT", "SCHEMA_REGISTRY_HOST_PORT"),
+            ingress_prefix=prefix,
+            settings=own | scaled | settings,
+        )
+
+    return up
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,6 @@ from speech_tools.protocol import audio
 from speech_tools.speakers import Tape
 from support import compose, conformance, whole_topic
 from support.browsing import browse
-from support.compose import port_ranges, some_prefix
 from support.fleet import Door, Speakers, live, replicas
 from support.ledger import Entry, Findings, audit
 from support.waiting import until
@@ -36,8 +35,6 @@ SESSION_SECONDS, DELIVERY_SECONDS = 8, 5
 ROLLOUT_SECONDS = 300
 ABOUT_A_MINUTE = 60
 SETTINGS = {
-    "COMPOSE_PROFILES": "edge",
-    "EDGE_ADDRESS": "127.0.0.1",
     "EDGE_API_KEY": KEY,
     "EDGE_PAGE": "on",
     "RESULTS": "on",
@@ -45,10 +42,6 @@ SETTINGS = {
     "DRAIN_SECONDS": "65",
     "MAX_SESSION_SECONDS": str(SESSION_SECONDS),
     "DELIVERY_TIMEOUT_SECONDS": str(DELIVERY_SECONDS),
-    # All clients of this test come from one address.
-    "MAX_CONNECTIONS_PER_ADDRESS": "1000",
-    "MAX_SESSIONS_PER_SECOND_PER_ADDRESS": "1000",
-    "MAX_AUDIO_SPEED": "1000",
     "ASR_ENGINE": "pocketsphinx",
     "ASR_WORKERS": "1",
 }
@@ -63,16 +56,9 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def stack(bring_up) -> Any:
+def stack(bring_up_fleet) -> Any:
     """Return a developer's stack with three gateways of ten clients each, behind the edge."""
-    prefix = some_prefix()
-    scaled = port_ranges("GATEWAY_HOST_PORT", "GATEWAY_OPS_HOST_PORT", "ASR_OPS_HOST_PORT")
-    return bring_up(
-        *("--scale", f"gateway-service={REPLICAS}", "edge", "gateway-service"),
-        published=("EDGE_PORT", "KAFKA_HOST_PORT", "SCHEMA_REGISTRY_HOST_PORT"),
-        ingress_prefix=prefix,
-        settings=SETTINGS | scaled | {"TRUSTED_PROXIES": f"{prefix}.2"},
-    )
+    return bring_up_fleet(REPLICAS, **SETTINGS)
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from speech_lib.kafka.settings import KafkaSettings
 from speech_tools.capacity.model import Demand, needs
 from speech_tools.speakers import Tape
 from support import compose, whole_topic
-from support.compose import port_ranges, some_prefix
 from support.fleet import Door, Speakers
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1_800, method="signal")]
@@ -30,30 +29,16 @@ KEY = secrets.token_urlsafe(32)
 REPLICAS, LIMIT = 3, 150
 MIB = 1 << 20
 TRUST = ssl._create_unverified_context()  # noqa: S323 - whom it speaks to is not what is tested
-SETTINGS = {
-    "COMPOSE_PROFILES": "edge",
-    "EDGE_ADDRESS": "127.0.0.1",
-    "EDGE_API_KEY": KEY,
-    "ORIGIN_ALLOWLIST": "none",
-    "MAX_CONNECTIONS": str(LIMIT),
-    # All clients of this test come from one address.
-    "MAX_CONNECTIONS_PER_ADDRESS": "1000",
-    "MAX_SESSIONS_PER_SECOND_PER_ADDRESS": "1000",
-    "MAX_AUDIO_SPEED": "1000",
-    "TOPIC_RETENTION_BYTES": str(512 * MIB),
-}
 
 
 @pytest.fixture(scope="module")
-def stack(bring_up) -> Any:
+def stack(bring_up_fleet) -> Any:
     """Return three gateways of 150 clients each behind the edge, and no recogniser."""
-    prefix = some_prefix()
-    scaled = port_ranges("GATEWAY_HOST_PORT", "GATEWAY_OPS_HOST_PORT", "ASR_OPS_HOST_PORT")
-    return bring_up(
-        *("--scale", f"gateway-service={REPLICAS}", "edge", "gateway-service"),
-        published=("EDGE_PORT", "KAFKA_HOST_PORT"),
-        ingress_prefix=prefix,
-        settings=SETTINGS | scaled | {"TRUSTED_PROXIES": f"{prefix}.2"},
+    return bring_up_fleet(
+        REPLICAS,
+        EDGE_API_KEY=KEY,
+        MAX_CONNECTIONS=str(LIMIT),
+        TOPIC_RETENTION_BYTES=str(512 * MIB),
     )
 
 

@@ -69,12 +69,6 @@ def some_prefix() -> str:
     return f"10.{chance.randrange(64, 256)}.{chance.randrange(256)}"
 
 
-def port_ranges(*names: str) -> dict[str, str]:
-    """Return a range of host ports for each: a developer's stack publishes one for each replica."""
-    base = random.SystemRandom().randrange(20_000, 30_000, 100)
-    return {name: f"{base + 20 * at}-{base + 20 * at + 19}" for at, name in enumerate(names)}
-
-
 @dataclass(frozen=True)
 class Project:
     """A compose project.

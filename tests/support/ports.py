@@ -27,5 +27,11 @@ def free_ports(names: Sequence[str]) -> dict[str, int]:
     return dict(zip(names, ports, strict=True))
 
 
+def port_ranges(*names: str) -> dict[str, str]:
+    """Return a range of host ports for each: a developer's stack publishes one for each replica."""
+    base = random.randrange(_LOWEST, _HIGHEST, 100)  # noqa: S311 - no secret
+    return {name: f"{base + 20 * at}-{base + 20 * at + 19}" for at, name in enumerate(names)}
+
+
 if __name__ == "__main__":
     print(*free_ports(sys.argv[1:]).values())  # noqa: T201 - for scripts/with-kafka

@@ -5,6 +5,8 @@ import re
 import subprocess
 
 import pytest
+from speech_tools import page
+from support.checkout import ROOT
 from support.described import document
 from support.web_page import CLIENT
 
@@ -66,3 +68,12 @@ def test_it_loads_nothing_from_elsewhere():
         "blob:",
         "data:",
     ]  # both in the comment that says why not
+
+
+def test_caddy_serves_what_the_demo_serves():
+    """The same files, under the same headers, though each has its own list."""
+    told = (ROOT / "services/gateway/edge/page.caddy").read_text()
+    (paths,) = re.findall(r"^\t\tpath / (.*)$", told, re.MULTILINE)
+    assert paths.split() == [f"/{name}" for name in page.FILES]
+    headers = re.findall(r'^\t\t\t([A-Z][\w-]+) "?(.+?)"?$', told, re.MULTILINE)
+    assert dict(headers) == page.HEADERS

@@ -21,7 +21,7 @@ FILES = (
     "speech-client.js",
     "microphone-worklet.js",
 )
-_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; frame-ancestors 'none'",
     "Permissions-Policy": "microphone=(self)",
     "Referrer-Policy": "no-referrer",
@@ -67,7 +67,7 @@ async def serving(
 
 def _file(path: Path):  # type: ignore[no-untyped-def] # noqa: ANN202 - a handler of aiohttp's
     async def answer(_: web.Request) -> web.FileResponse:
-        return web.FileResponse(path, headers=_HEADERS)
+        return web.FileResponse(path, headers=HEADERS)
 
     return answer
 

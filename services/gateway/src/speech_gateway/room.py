@@ -54,7 +54,7 @@ def open_files_for(connections: int) -> None:
     """
     needed = connections + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if resource.RLIM_INFINITY not in {soft, hard} and needed > hard:
+    if hard != resource.RLIM_INFINITY and needed > hard:
         raise ConfigError(
             f"MAX_CONNECTIONS: expected at most {max(0, hard - _OTHER_FILES)}, as this process may"
             f" open {hard} files (nofile); or let it open {needed}"
